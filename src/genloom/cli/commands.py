@@ -1,0 +1,369 @@
+"""The commands: they parse, call one recipe, and print."""
+
+import json
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import yaml
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+
+from genloom.core import registry
+from genloom.core.card import Card
+from genloom.core.errors import ConfigError, nearest
+from genloom.core.events import Categorical, Leaf, Real
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes import comparing, fitting
+from genloom.recipes.evaluating import copying_figure, evaluate
+from genloom.recipes.features import features_for
+from genloom.recipes.fitting import card_facts
+from genloom.recipes.runs import Run, open_run, versions
+from genloom.report.terminal import leaderboard, remarks
+from genloom.tasks import sampling
+from genloom.train.checkpoint import write_atomically
+from genloom.train.config import TrainConfig
+from genloom.train.loop import bf16_pays
+
+FIT_SECONDS = 60.0
+
+Json = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print JSON for machines on standard output.")
+]
+Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
+Training = Annotated[TrainConfig, Parameter(name="*")]
+Reading = Annotated[DataOptions, Parameter(name="data")]
+Overrides = Annotated[
+    dict[str, str], Parameter(name="model", help="Settings of the family, such as --model.channels 64.")
+]
+Resume = Annotated[Literal["auto", "never"], Parameter(help="Go on with what --out holds, or refuse.")]
+Conditional = Annotated[Literal["auto", "yes", "no"], Parameter(help="Condition on the classes of the data.")]
+
+
+def compare_command(
+    *sources: str,
+    families: Annotated[str, Parameter(help="Names, separated by commas; all that suit if absent.")] = "",
+    train: Training = TrainConfig(),  # noqa: B008
+    data: Reading = DataOptions(),  # noqa: B008
+    model: Annotated[
+        dict[str, dict[str, dict[str, str]]] | None,
+        Parameter(name="model", help="Settings by family, such as --model.flow.nsf.bins 16."),
+    ] = None,
+    conditional: Conditional = "auto",
+    seeds: Annotated[int, Parameter(help="Fits of each family, with different seeds.")] = 1,
+    seed: int = 0,
+    out: Out = None,
+    dry_run: Annotated[
+        bool, Parameter(negative=(), help="Print the plan and an estimate of the time.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train every suitable family at one budget and rank them, or compare finished runs.
+
+    Args:
+        sources: a data set's name, a file or a folder; or several run directories.
+    """
+    if not sources:
+        raise ConfigError(
+            "compare needs a data set's name, a path, or run directories: genloom compare digits"
+        )
+    say, command = speaker(json), spoken()
+    if len(sources) > 1 or (Path(sources[0]) / "run.json").exists():
+        out = out or Path("runs") / "comparison"
+        results = comparing.compare_runs([Path(s) for s in sources], out, command=command, say=say)
+    else:
+        config = comparing.CompareConfig(
+            source=sources[0],
+            families=tuple(f.strip() for f in families.split(",") if f.strip()),
+            train=train.lasting(comparing.DEFAULT_SECONDS),
+            data=data,
+            conditional=conditional,
+            models=_models(model or {}),
+            seeds=at_least_one(seeds, "--seeds"),
+            seed=seed,
+        )
+        if dry_run:
+            return _dry_run(config, json)
+        out = out or Path("runs") / f"compare-{Path(sources[0]).stem}"
+        results = comparing.compare(config, out, command=command, progress=not json, say=say)
+    if json:
+        return emit(results)
+    console = Console()
+    console.print(leaderboard(results, console.width))
+    for text in remarks(results):
+        console.print(f"- {text}", highlight=False)
+    console.print(f"\n{out / 'report.html'}  {out / 'results.json'}", highlight=False, soft_wrap=True)
+
+
+def fit_command(
+    family: str,
+    source: str,
+    *,
+    train: Training = TrainConfig(),  # noqa: B008
+    data: Reading = DataOptions(),  # noqa: B008
+    model: Overrides | None = None,
+    view: Annotated[str | None, Parameter(help="How the data are offered: levels, scaled, logit …")] = None,
+    conditional: Conditional = "auto",
+    seed: int = 0,
+    out: Out = None,
+    resume: Resume = "auto",
+    json: Json = False,
+) -> None:
+    """Train one family and leave the model in --out (default runs/FAMILY-DATA-SEED).
+
+    Args:
+        family: a name that `genloom list` shows.
+        source: a data set's name, a file or a folder.
+    """
+    registry.module_of(family)
+    config = fitting.FitConfig(
+        family, source, parsed(model or {}), train.lasting(FIT_SECONDS), data, view, conditional, seed
+    )
+    say = speaker(json)
+    dataset = open_data(source, data)
+    say(f"data: {dataset.description}")
+    out = out or fitting.default_out(config)
+    run = fitting.fit(
+        config, out, dataset=dataset, resume=resume, progress=not json, command=spoken(), say=say
+    )
+    if json:
+        return emit(run.facts)
+    best = run.facts.get("best", {}).get("value")
+    figure = "" if best is None else f", {best:.2f} nats an item on validation"
+    print(f"{out / 'model.safetensors'}: {run.facts['steps']:,} steps{figure}")
+
+
+def sample_command(
+    run: Path,
+    *,
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many.")] = 64,
+    seed: int = 0,
+    label: Annotated[
+        str | None,
+        Parameter(name=("--label", "--cond"), help="A class, by name or number; 'each' cycles through all."),
+    ] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Draw samples and write them to files, with one picture of all.
+
+    Args:
+        run: a run directory.
+    """
+    opened = open_run(run)
+    count = at_least_one(n, "-n")
+    labels = labels_for(opened, label, count, seed)
+    model = opened.load()
+    value = sampling.sample(model, count, seed=seed, cond=labels, micro_batch=opened.facts["sample_batch"])
+    items = opened.view.decode(value)
+    folder = out or run / "samples" / f"seed-{seed}"
+    files = opened.modality.write(items, labels, folder)
+    media, picture = opened.modality.draw(items)
+    path = folder / f"all.{'svg' if 'svg' in media else 'png'}"
+    write_atomically(path, picture)
+    if json:
+        return emit({"n": count, "seed": seed, "picture": str(path), "files": [str(f) for f in files]})
+    print(f"{path}: {count} samples of {opened.family}, seed {seed}")
+
+
+def evaluate_command(
+    run: Path,
+    *,
+    limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = 2048,
+    features: Annotated[Path | None, Parameter(help="Feature weights of another comparison.")] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Measure a trained run on its held-out data.
+
+    Args:
+        run: a run directory.
+    """
+    opened = open_run(run)
+    facts = opened.facts["data"]
+    dataset = open_data(facts["source"], DataOptions(**facts["options"]))
+    measured = evaluate(opened, dataset, features_for(dataset, features), limit=limit)
+    figures = {**measured.figures, "copying": copying_figure(measured.copies, dataset)}
+    plain = {
+        name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
+    }
+    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.copies.flagged}
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(out / "evaluation.json", dumps(result).encode())
+    if json:
+        return emit(result)
+    table = Table(
+        "figure", "value", "95% interval", "n", "kind", "fingerprint", title=f"{opened.family}, {run}"
+    )
+    for name, figure in figures.items():
+        span = f"{figure.lo:.4g} – {figure.hi:.4g}"
+        table.add_row(
+            name, f"{figure.value:.4g}", span, str(figure.n), figure.kind, figure.fingerprint.digest
+        )
+    Console().print(table)
+
+
+def list_command(*, json: Json = False) -> None:
+    """List the families, with the kind of their likelihood and what they take."""
+    cards = [registry.load(name).card for name in registry.names()]
+    if json:
+        return emit([card_facts(c) for c in cards])
+    table = Table("family", "what it is", "likelihood", "conditions")
+    for c in cards:
+        table.add_row(c.name, c.summary, c.likelihood.value if c.likelihood else "none", c.conditions)
+    Console().print(table)
+
+
+def info_command(family: str, *, json: Json = False) -> None:
+    """Show a family's card and its settings.
+
+    Args:
+        family: a name that `genloom list` shows.
+    """
+    found = registry.load(family)
+    card = found.card
+    fields = {
+        name: {"default": field.get_default(call_default_factory=True), "help": field.description or ""}
+        for name, field in found.config.model_fields.items()
+    }
+    if json:
+        return emit({**card_facts(card), "settings": fields})
+    console = Console()
+    console.print(f"[bold]{card.name}[/bold]  {card.title}\n{card.summary}\n", highlight=False)
+    console.print(_facts_table(card))
+    settings = Table("setting", "default", "what it does", title="settings (--model.NAME VALUE)")
+    for name, field in fields.items():
+        settings.add_row(name, str(field["default"]), field["help"])
+    console.print(settings)
+
+
+def doctor_command(*, json: Json = False) -> None:
+    """Check this installation and machine: versions, speed, extras, and one training step of a family."""
+    facts = {
+        **versions(),
+        **comparing.machine(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "bf16": bf16_pays(),
+        "extras": {name: _installed(name) for name in ("pyarrow", "tensorboard")},
+        "families": {name: _loads(name) for name in registry.names()},
+    }
+    if json:
+        return emit(facts)
+    table = Table("what", "value", show_header=False)
+    for name, value in facts.items():
+        table.add_row(name, dumps(value) if isinstance(value, dict) else str(value))
+    Console().print(table)
+
+
+def _facts_table(card: Card) -> Table:
+    table = Table(show_header=False)
+    table.add_row("likelihood", card.likelihood.value if card.likelihood else "none")
+    table.add_row("conditions", card.conditions)
+    table.add_row("good at", "\n".join(card.good_at))
+    table.add_row("bad at", "\n".join(card.bad_at))
+    table.add_row("references", "\n".join(str(r) for r in card.references))
+    return table
+
+
+def _installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _loads(name: str) -> str:
+    """Build a tiny model of a family, or say what is wrong with it."""
+    try:
+        family = registry.load(name)
+        events = (Leaf((1, 8, 8), Categorical(5, ordered=True)), Leaf((2,), Real()))
+        taken = [e for e in events if any(accepts(e) for accepts in family.card.events)]
+        for event in taken[:1]:
+            family.config.preset(event).build(event, None)
+    except Exception as error:
+        return f"broken: {error}"
+    return "ok"
+
+
+def _dry_run(config: comparing.CompareConfig, json: bool) -> None:
+    dataset = open_data(config.source, config.data)
+    plan = comparing.make_plan(config, dataset)
+    if json:
+        return emit({"families": plan.families, "skipped": plan.skipped, "seconds": plan.seconds})
+    print(dataset.description)
+    for name in plan.families:
+        print(f"  {name}")
+    for name, reason in plan.skipped.items():
+        print(f"  {name}: skipped, {reason}")
+    time = "unknown (a budget in steps)" if plan.seconds is None else f"about {plan.seconds / 60:.1f} minutes"
+    print(f"{len(plan.families)} families, {config.seeds} seed(s) each: {time}")
+    return None
+
+
+def _models(nested: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str, Any]]:
+    """Turn group → family → setting → value into family → settings."""
+    found = {
+        f"{group}.{name}": parsed(values)
+        for group, members in nested.items()
+        for name, values in members.items()
+    }
+    for name in found:
+        registry.module_of(name)
+    return found
+
+
+def parsed(values: dict[str, str]) -> dict[str, Any]:
+    """Read texts such as ``64``, ``true`` or ``[1, 2]`` as the values they spell; pydantic checks them."""
+    return {name: yaml.safe_load(text) if isinstance(text, str) else text for name, text in values.items()}
+
+
+def labels_for(run: Run, label: str | None, n: int, seed: int) -> torch.Tensor | None:
+    """Return the (n,) labels asked for.
+
+    Raises:
+        ConfigError: the run is not conditional, or has no such class.
+    """
+    if label is None:
+        return sampling.drawn_labels(n, run.label_counts, seed) if run.classes else None
+    if not run.classes:
+        raise ConfigError(f"{run.folder} is not conditional on classes: drop --label")
+    if label == "each":
+        return sampling.balanced_labels(n, len(run.classes))
+    if label in run.classes:
+        return torch.full((n,), run.classes.index(label))
+    raise ConfigError(
+        f"no class {label!r}{nearest(label, run.classes)}; the classes are {', '.join(run.classes)}"
+    )
+
+
+def at_least_one(value: int, name: str) -> int:
+    """Return a positive number, or raise ``ConfigError``."""
+    if value < 1:
+        raise ConfigError(f"{name} must be at least 1, not {value}")
+    return value
+
+
+def speaker(quiet: bool) -> Callable[[str], None]:
+    """Return where notices go: standard error, or nowhere."""
+    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))  # noqa: ARG005
+
+
+def spoken() -> str:
+    """Return the command line as it was typed."""
+    return " ".join(["genloom", *map(shlex.quote, sys.argv[1:])])
+
+
+def emit(value: Any) -> None:
+    """Print JSON."""
+    print(dumps(value))
+
+
+def dumps(value: Any) -> str:
+    """Return JSON text."""
+    return json.dumps(value, indent=1, default=str)

@@ -1,0 +1,113 @@
+"""Capabilities: the verbs a model may offer, as abstract classes that a model inherits by name.
+
+Shapes: B batch. A condition ``cond`` is a value of the condition event or None for "unconditional".
+"""
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+from genloom.core.errors import Unsupported
+from genloom.core.events import Value
+from genloom.core.likelihood import LogProb
+from genloom.core.randomness import Noise
+
+
+class Sampler(ABC):
+    """Draws new items."""
+
+    @abstractmethod
+    def sample(self, noise: Noise, cond: Value | None = None) -> Value:
+        """Draw one item for each row of ``noise`` (and of ``cond``)."""
+
+
+class Likelihood(ABC):
+    """Scores items."""
+
+    @abstractmethod
+    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
+        """Return log p(x | cond), or a bound or estimate of it that ``kind`` names, in nats, shape (B,)."""
+
+
+class Latent(ABC):
+    """Maps items to latent codes and back."""
+
+    @abstractmethod
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
+        """Return the latent code (its mean where it is random) of each item, (B, ...)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, cond: Value | None = None) -> Value:
+        """Return the most typical item for each code."""
+
+
+class Invertible(Latent):
+    """A bijection between items and codes of the same size, with its volume change."""
+
+    @abstractmethod
+    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        """Return the code z (B, ...) and log |det dz/dx| (B,) in nats."""
+
+
+class Denoiser(ABC):
+    """Estimates clean data from noisy data."""
+
+    @abstractmethod
+    def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
+        """Return the estimate of E[x_0 | x_t = x], with ``time`` (B,) in the model's own schedule."""
+
+
+class Energy(ABC):
+    """Scores items up to a constant."""
+
+    @abstractmethod
+    def energy(self, x: Value, cond: Value | None = None) -> Tensor:
+        """Return E(x), (B,) nats, where p(x) is proportional to exp(-E(x))."""
+
+
+class ClosedForm(ABC):
+    """Is fitted without gradients."""
+
+    @abstractmethod
+    def fit(self, train: Value, valid: Value, noise: Noise, cond: Value | None = None) -> dict[str, float]:
+        """Set the parameters from all training rows; choose hyper-parameters on ``valid``.
+
+        Args:
+            noise: one row, for initialisation.
+
+        Returns:
+            Figures worth logging, in nats where they are likelihoods.
+        """
+
+
+CAPABILITIES: tuple[type, ...] = (Sampler, Likelihood, Latent, Invertible, Denoiser, Energy, ClosedForm)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the module inside ``torch.compile``'s wrapper, or the module itself."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, nn.Module) else model
+
+
+def capabilities(model: nn.Module) -> list[str]:
+    """Name the capabilities that a model inherits."""
+    return [c.__name__ for c in CAPABILITIES if isinstance(unwrap(model), c)]
+
+
+C = TypeVar("C")
+
+
+def need(model: nn.Module, capability: type[C], verb: str) -> C:
+    """Return the model as the capability that a verb needs.
+
+    Raises:
+        Unsupported: the model does not inherit it.
+    """
+    inner = unwrap(model)
+    if isinstance(inner, capability):
+        return inner
+    raise Unsupported(
+        f"{verb} needs a model that is a {capability.__name__}; "
+        f"{type(inner).__name__} offers {', '.join(capabilities(inner)) or 'nothing'}"
+    )

@@ -1,0 +1,51 @@
+"""Errors a user can act on: one line that says what is wrong and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class GenloomError(Exception):
+    """Base of every expected failure; the command line prints it as one line and exits with 2."""
+
+
+class ConfigError(GenloomError):
+    """A setting, flag or name is unknown or out of range."""
+
+
+class DataError(GenloomError):
+    """Data cannot be read, or does not suit what was asked."""
+
+
+class RunError(GenloomError):
+    """A run directory is missing, of another version, or corrupted."""
+
+
+class Unsupported(GenloomError):
+    """A model lacks the capability that a verb needs."""
+
+
+class MissingExtra(GenloomError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: run  pip install 'genloom[{extra}]'")
+
+
+class Diverged(GenloomError):
+    """A loss term or gradient became NaN or infinite; the last good state is kept."""
+
+    def __init__(self, term: str, phase: str, step: int) -> None:
+        super().__init__(
+            f"{term} of phase {phase} is not finite at step {step}; the last good state was saved"
+        )
+        self.term, self.phase, self.step = term, phase, step
+
+
+class Interrupted(GenloomError):
+    """Training was stopped by a signal after its state was saved."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` for the closest known word, or an empty string."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,43 @@
+"""Log-likelihoods that say what they are."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch import Tensor
+
+
+class Bound(StrEnum):
+    """What a log-likelihood figure is, relative to the true value."""
+
+    EXACT = "exact"
+    LOWER = "lower_bound"
+    UPPER = "upper_bound"
+    ESTIMATE = "estimate"
+    UNNORMALISED = "unnormalised"
+
+
+@dataclass(frozen=True)
+class LogProb:
+    """Log-likelihood of a batch.
+
+    ``value`` has shape (B,), in nats. ``given`` names what was conditioned on ("" for nothing).
+    ``stderr`` (B,) accompanies an estimate.
+    """
+
+    value: Tensor
+    kind: Bound
+    given: str = ""
+    stderr: Tensor | None = None
+
+
+def weaken(kind: Bound, by: Bound) -> Bound:
+    """Return the kind of a sum of a ``kind`` figure and one that is itself ``by`` relative to the truth.
+
+    Exact leaves the other unchanged, equal kinds keep, anything unnormalised stays so, and a mixture of
+    directions is only an estimate.
+    """
+    if Bound.UNNORMALISED in (kind, by):
+        return Bound.UNNORMALISED
+    if by is Bound.EXACT or kind is by:
+        return kind
+    return by if kind is Bound.EXACT else Bound.ESTIMATE

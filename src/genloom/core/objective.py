@@ -1,0 +1,123 @@
+"""Training as data: an objective is phases over named parameter groups; a fit is a list of stages."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+from genloom.core.events import Batch
+from genloom.core.randomness import Noise
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a parameter group moves. ``lr`` is the peak rate; ``warmup`` a fraction of the budget."""
+
+    lr: float
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup: float = 0.0
+    clip: float | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share one optimiser state."""
+
+    module: nn.Module
+    optimiser: Optimiser
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where a fit stands: ``step`` of ``total``."""
+
+    step: int
+    total: int
+
+    @property
+    def progress(self) -> float:
+        """The fraction of the budget used, in [0, 1]."""
+        return self.step / max(self.total, 1)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Named scalar terms whose sum is differentiated, each a mean over the batch, and figures to log."""
+
+    terms: Mapping[str, Tensor]
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def total(self) -> Tensor:
+        """The sum of the terms."""
+        first, *rest = self.terms.values()
+        return sum(rest, first)
+
+
+LossFunction = Callable[[Batch, Noise, Clock], Loss]
+UpdateFunction = Callable[[Batch, Noise, Clock], Mapping[str, Tensor]]
+"""Changes buffers or the objective's state in place, without gradients, and returns the tensors to be
+averaged over ranks, in place. A change computed from ``noise.whole()`` alone is equal on every rank and
+needs no averaging."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One move of a training step, over the groups it trains.
+
+    It has either a ``loss`` or an ``update``. It runs at steps divisible by ``every``, ``repeats`` times,
+    each time on a fresh batch.
+    """
+
+    name: str
+    trains: tuple[str, ...] = ()
+    loss: LossFunction | None = None
+    update: UpdateFunction | None = None
+    every: int = 1
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.update is None):
+            raise ValueError(f"phase {self.name} needs exactly one of loss and update")
+
+
+@dataclass(frozen=True)
+class Average:
+    """An exponential moving average of a module's weights, kept for sampling and scoring.
+
+    ``horizon`` is the averaging time as a fraction of the steps so far, so that short and long budgets
+    suit alike: decay at step t is max(0, 1 - 1 / (horizon * t)), at most ``limit`` (power-law profile,
+    Karras et al. 2024, arXiv:2312.02696, section 3.1).
+    """
+
+    horizon: float = 0.1
+    limit: float = 0.9999
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Everything the loop needs to train a model.
+
+    ``state`` holds tensors that live beyond a step (chains, buffers); phases change them in place, and
+    checkpoints keep them. ``exempt`` names parameters that may receive no gradient.
+    """
+
+    groups: Mapping[str, Group]
+    phases: Sequence[Phase]
+    average: Average | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    exempt: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training of a fit. ``objective`` None means that the model is fitted in closed form."""
+
+    name: str
+    objective: Objective | None
+    batch_size: int = 128
+    budget_share: float = 1.0

@@ -1,0 +1,57 @@
+"""The registry: one row a family, loaded when asked for; other packages add rows by entry point."""
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+
+from genloom.core.card import Family
+from genloom.core.errors import ConfigError, nearest
+
+BUILT_IN: Mapping[str, str] = {
+    "baseline.independent": "genloom.families.baseline_independent",
+    "baseline.gmm": "genloom.families.baseline_gmm",
+    "baseline.kde": "genloom.families.baseline_kde",
+    "ar.pixelcnn": "genloom.families.ar_pixelcnn",
+    "vae.gaussian": "genloom.families.vae_gaussian",
+    "gan.wgan_gp": "genloom.families.gan_wgan_gp",
+    "flow.nsf": "genloom.families.flow_nsf",
+    "flow.realnvp": "genloom.families.flow_realnvp",
+    "diffusion.ddpm": "genloom.families.diffusion_ddpm",
+    "energy.rbm": "genloom.families.energy_rbm",
+}
+
+GROUP = "genloom.families"
+"""Entry-point group: name = registry name, value = a module that defines ``CARD`` and ``Config``."""
+
+
+def names() -> list[str]:
+    """Return the registered family names, built-in ones first."""
+    added = sorted(e.name for e in entry_points(group=GROUP) if e.name not in BUILT_IN)
+    return [*BUILT_IN, *added]
+
+
+def module_of(name: str) -> str:
+    """Return the module that defines a family, without importing it.
+
+    Raises:
+        ConfigError: no such family; the nearest name is offered.
+    """
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            return entry.value
+    raise ConfigError(f"no family is called {name!r}{nearest(name, names())}  (genloom list shows all)")
+
+
+def load(name: str) -> Family:
+    """Import a family.
+
+    Raises:
+        ConfigError: no such family, or its module lacks ``CARD`` or ``Config``.
+    """
+    module = importlib.import_module(module_of(name))
+    try:
+        return Family(card=module.CARD, config=module.Config)
+    except AttributeError as error:
+        raise ConfigError(f"{module.__name__} must define CARD and Config to be a family") from error

@@ -1,0 +1,132 @@
+"""What every modality offers: views that turn items into what a model sees, and files and pictures."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from genloom.core.events import Event, Value
+from genloom.core.likelihood import LogProb
+from genloom.core.randomness import Noise
+
+
+class View(ABC):
+    """One way to offer items to a model. B batch, D values of an item."""
+
+    name: str
+    event: Event
+
+    @abstractmethod
+    def encode(self, items: Tensor) -> Value:
+        """Return a deterministic code of the items, of a whole split or of a batch."""
+
+    @abstractmethod
+    def perturb(self, encoded: Value, noise: Noise) -> Value:
+        """Return what the model sees, a value of ``event``: codes with this step's randomness added."""
+
+    @abstractmethod
+    def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
+        """Turn the model's log-density of what it saw into the log-likelihood of the items.
+
+        Args:
+            log_prob: (B,) nats, density or mass of ``x`` under the model.
+            x: the perturbed value that was scored.
+
+        Returns:
+            (B,) nats of the items: the volume correction added, the kind weakened where the view is a bound.
+        """
+
+    @abstractmethod
+    def decode(self, x: Value) -> Tensor:
+        """Return the items that values of ``event`` stand for, rounded and clamped to legal ones."""
+
+
+class Modality(ABC):
+    """Everything that is particular to one sort of data.
+
+    ``units`` names what rates are counted in and ``units_per_item`` how many an item has.
+    """
+
+    name: str
+    units: str
+    units_per_item: int
+
+    @abstractmethod
+    def views(self) -> tuple[View, ...]:
+        """Return the views, the most faithful first."""
+
+    @abstractmethod
+    def features(self, items: Tensor) -> Tensor:
+        """Return raw numbers in their natural scale, (B, D) floating point."""
+
+    @abstractmethod
+    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
+        """Write items to files in ``folder``, which is made if missing, and return their paths."""
+
+    @abstractmethod
+    def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:
+        """Return a picture of items, with real ones beside them if given, as a media type and its bytes."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return JSON from which ``from_json`` rebuilds this modality and its fitted views."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, description: Mapping[str, Any]) -> Self:
+        """Rebuild a modality from what ``describe`` returned."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items (n, ...) and their class labels (n,) int64, None where there are none."""
+
+    items: Tensor
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.items.shape[0]
+
+    def take(self, index: Tensor) -> "Split":
+        """Select items by index or mask."""
+        return Split(self.items[index], None if self.labels is None else self.labels[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for use. ``notes`` say what was done to it; ``description`` what was found."""
+
+    name: str
+    modality: Modality
+    train: Split
+    valid: Split
+    test: Split
+    classes: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...]
+    description: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader found, before it is split.
+
+    Args:
+        parts: ``all``, or ``train`` and ``test`` and perhaps ``valid`` where the source is split already.
+            Items are uint8 (n, C, H, W) images or float64 (n, D) rows.
+        origin: what was read, such as ``idx files``.
+        levels: the number of values a pixel can take.
+        columns: the names of the D columns of a table.
+        label: the column that the labels came from.
+    """
+
+    parts: Mapping[str, Split]
+    origin: str
+    classes: tuple[str, ...] = ()
+    levels: int = 256
+    columns: tuple[str, ...] = ()
+    label: str | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,199 @@
+"""Opening data by name or by path: read, split, fingerprint, ready for use."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from genloom.core.errors import DataError, nearest
+from genloom.modalities import splits
+from genloom.modalities.base import Dataset, Modality, Reading, Split
+from genloom.modalities.homes import REMOTES, locate
+from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
+from genloom.modalities.pictures import fit
+from genloom.modalities.readers import read_path
+from genloom.modalities.toys import TOYS, draw_toy
+from genloom.modalities.vectors import Vectors
+
+
+class DataOptions(BaseModel):
+    """How data is read, split and offered."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    binarise: Binarise = Field("none", description="dynamic: draw black or white pixels anew at each step")
+    size: int | None = Field(None, ge=1, le=4096, description="cut images square and scale to this side")
+    limit: int | None = Field(None, ge=1, description="use at most this many training items")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share for test where the source has no split")
+    valid_fraction: float = Field(0.2, gt=0, lt=1, description="share of train for validation")
+    seed: int = Field(0, description="seed of splits and of generated points")
+    alpha: float = Field(DEFAULT_ALPHA, gt=0, lt=0.5, description="margin of the logit view of images")
+    label: str | None = Field(None, description="column of class labels in a table")
+    points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
+
+    @model_validator(mode="after")
+    def _leaves_training_items(self) -> Self:
+        if self.test_fraction + self.valid_fraction >= 1:
+            raise ValueError("test_fraction and valid_fraction must leave something for training")
+        return self
+
+
+def _digits() -> Reading:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    items = torch.from_numpy(images).to(torch.uint8).reshape(-1, 1, 8, 8)
+    parts = {"all": Split(items, torch.from_numpy(labels).long())}
+    return Reading(parts, "scikit-learn", tuple("0123456789"), levels=17)
+
+
+def _table(loader: str) -> Reading:
+    """Load one of scikit-learn's tables; a target that is no class becomes the last column."""
+    import sklearn.datasets
+
+    natural = {"scaled": False} if loader == "load_diabetes" else {}
+    bunch = getattr(sklearn.datasets, loader)(**natural)
+    rows, target = torch.from_numpy(bunch.data).double(), torch.from_numpy(bunch.target)
+    columns = tuple(map(str, bunch.feature_names))
+    if "target_names" not in bunch:
+        rows = torch.cat([rows, target.double()[:, None]], 1)
+        return Reading({"all": Split(rows)}, "scikit-learn", columns=(*columns, "target"))
+    classes = tuple(map(str, bunch.target_names))
+    return Reading({"all": Split(rows, target.long())}, "scikit-learn", classes, columns=columns)
+
+
+BUNDLED: Mapping[str, Callable[[], Reading]] = {
+    "digits": _digits,
+    "iris": partial(_table, "load_iris"),
+    "wine": partial(_table, "load_wine"),
+    "breast_cancer": partial(_table, "load_breast_cancer"),
+    "diabetes": partial(_table, "load_diabetes"),
+}
+
+
+def names() -> list[str]:
+    """Return the names that ``open_data`` knows."""
+    return [*BUNDLED, *REMOTES, *TOYS]
+
+
+def open_data(source: str, options: DataOptions | None = None) -> Dataset:
+    """Open a data set by name, or whatever a path holds.
+
+    Raises:
+        DataError: no such name or path, or what is there cannot be used; the message says what to do.
+    """
+    options = options or DataOptions()
+    name, reading = _read(source, options)
+    return _build(name, reading, options)
+
+
+def from_json(description: Mapping[str, Any]) -> Modality:
+    """Rebuild a modality, with its fitted views, from what its ``describe`` returned.
+
+    Raises:
+        DataError: it is of an unknown kind.
+    """
+    known: Mapping[str, type[Images] | type[Vectors]] = {"images": Images, "vectors": Vectors}
+    kind = str(description.get("modality"))
+    if kind not in known:
+        raise DataError(f"this version knows no modality {kind!r}, only {', '.join(known)}")
+    return known[kind].from_json(description)
+
+
+def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
+    if source in TOYS:
+        return source, draw_toy(source, options.points, options.seed)
+    if source in BUNDLED:
+        return source, BUNDLED[source]()
+    if source in REMOTES:
+        return source, read_path(locate(source), options.size, options.label)
+    path = Path(source).expanduser()
+    if not path.exists():
+        raise DataError(
+            f"no data set is called {source!r} and no file or folder is there{nearest(source, names())}  "
+            f"(names: {', '.join(names())})"
+        )
+    path = path.resolve()
+    return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
+
+
+def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
+    """Split what was read, fit the modality on the training split and fix what is random in the others."""
+    shapes = {tuple(part.items.shape[1:]) for part in reading.parts.values()}
+    if len(shapes) > 1:
+        raise DataError(
+            f"items of {name} have the shapes {sorted(shapes)} in different splits: make them equal"
+        )
+    _refuse_unused(name, reading, options)
+    parts = reading.parts
+    if not reading.columns:
+        parts = {n: Split(fit(p.items, options.size, reading.levels), p.labels) for n, p in parts.items()}
+    found, notes = splits.divide(parts, options.test_fraction, options.valid_fraction, options.seed)
+    train = _limited(found["train"], options)
+    modality = _modality(train.items, reading, options)
+    valid, test = found["valid"], found["test"]
+    if options.binarise == "dynamic":
+        valid = Split(fixed_draw(valid.items, reading.levels, "valid"), valid.labels)
+        test = Split(fixed_draw(test.items, reading.levels, "test"), test.labels)
+        name = f"{name}-binarised"
+    facts = (reading.levels, reading.columns, reading.classes, options.binarise)
+    return Dataset(
+        name=name,
+        modality=modality,
+        train=train,
+        valid=valid,
+        test=test,
+        classes=reading.classes,
+        fingerprint=splits.fingerprint((train, valid, test), *facts),
+        notes=(*reading.notes, *notes),
+        description=_description(reading, parts, options),
+    )
+
+
+def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
+    """Refuse options that would have no effect."""
+    if reading.columns and options.binarise != "none":
+        raise DataError(f"{name} is a table, and binarise is for images: leave --data.binarise out")
+    if reading.columns and options.size is not None:
+        raise DataError(f"{name} is a table, and size is for images: leave --data.size out")
+    if options.label is not None and options.label != reading.label:
+        raise DataError(f"{name} has no columns to take labels from: leave --data.label out")
+
+
+def _limited(train: Split, options: DataOptions) -> Split:
+    if options.limit is None or options.limit >= len(train):
+        return train
+    mask = splits.stratified(train.labels, len(train), options.limit, options.seed, "limit")
+    return train.take(mask)
+
+
+def _modality(train: Tensor, reading: Reading, options: DataOptions) -> Modality:
+    if reading.columns:
+        return Vectors.fit(train, reading.columns)
+    channels, height, width = train.shape[1:]
+    return Images((channels, height, width), reading.levels, options.binarise, options.alpha)
+
+
+def _description(reading: Reading, parts: Mapping[str, Split], options: DataOptions) -> str:
+    """Return a line such as ``150 rows of 4 columns, 3 classes from scikit-learn``."""
+    counts = [
+        f"{len(parts[n]):,}{'' if n in ('all', 'train') else f' {n}'}" for n in sorted(parts, key=_order)
+    ]
+    first = next(iter(parts.values())).items
+    if reading.columns:
+        kind = f"rows of {len(reading.columns)} columns"
+    else:
+        _, channels, height, width = first.shape
+        colour = "grey" if channels == 1 else "colour"
+        kind = f"{colour} images {width}x{height}, {reading.levels} levels"
+    classes = f", {len(reading.classes)} classes" if reading.classes else ""
+    binarised = ", dynamically binarised," if options.binarise == "dynamic" else ""
+    return f"{' + '.join(counts)} {kind}{classes}{binarised} from {reading.origin}"
+
+
+def _order(split: str) -> int:
+    return ("all", "train", "valid", "test").index(split)

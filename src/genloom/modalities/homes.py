@@ -1,0 +1,145 @@
+"""Where named data sets live: a folder of the user's, the cache, or their public home."""
+
+import hashlib
+import os
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+from genloom.core.errors import DataError
+
+CHUNK = 2**20
+TIMEOUT = 30.0
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file with a public home: its exact size in bytes and its sha256 in hexadecimal."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+
+
+_MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+REMOTES: Mapping[str, tuple[Remote, ...]] = {
+    "mnist": tuple(
+        Remote(name, _MNIST + name, size, sha256)
+        for name, size, sha256 in (
+            (
+                "train-images-idx3-ubyte.gz",
+                9_912_422,
+                "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            ),
+            (
+                "train-labels-idx1-ubyte.gz",
+                28_881,
+                "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            ),
+            (
+                "t10k-images-idx3-ubyte.gz",
+                1_648_877,
+                "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            ),
+            (
+                "t10k-labels-idx1-ubyte.gz",
+                4_542,
+                "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            ),
+        )
+    ),
+    "cifar10": (
+        Remote(
+            "cifar-10-binary.tar.gz",
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+            170_052_171,
+            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ),
+    ),
+    "cifar10-jpeg": (),
+}
+"""The files of each name; none where there is no public home."""
+
+
+def cache() -> Path:
+    """Return the folder that downloads are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "genloom"
+
+
+def locate(name: str) -> Path:
+    """Return the folder of a named data set, filled from its public home if it is nowhere yet.
+
+    Raises:
+        DataError: it is nowhere, and cannot be downloaded.
+    """
+    given = os.environ.get("GENLOOM_DATA")
+    home, remotes = cache() / name, REMOTES[name]
+    places = [Path(given, name), home] if given else [home]
+    if found := [place for place in places if _holds(place, remotes)]:
+        return found[0]
+    looked = f"{name} is not in {' nor in '.join(map(str, places))}"
+    advice = f"set GENLOOM_DATA to the folder that holds {name}/"
+    if not remotes:
+        raise DataError(f"{looked}, and it has no public home: {advice}")
+    try:
+        for remote in remotes:
+            fetch(remote, home / remote.name)
+    except OSError as error:
+        raise DataError(f"{looked}, and it cannot be downloaded ({error}): {advice}") from error
+    return home
+
+
+def _holds(folder: Path, remotes: Sequence[Remote]) -> bool:
+    """Tell whether a folder is ready: the cache with every file, any other with anything at all."""
+    if folder.parent == cache() and remotes:
+        return all((folder / remote.name).exists() for remote in remotes)
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def fetch(remote: Remote, target: Path) -> None:
+    """Download a file unless it is there, check its size and sha256, and only then give it its name.
+
+    Raises:
+        DataError: what came is not the expected file.
+        OSError: the network or the disk failed.
+    """
+    if target.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        part = Path(folder, remote.name)
+        digest = _download(remote, part)
+        if part.stat().st_size != remote.size or digest != remote.sha256:
+            raise DataError(
+                f"{remote.url} is not the expected file of {remote.size:,} bytes: nothing was kept"
+            )
+        part.replace(target)
+
+
+def _download(remote: Remote, part: Path) -> str:
+    """Stream at most one byte more than expected to ``part``; return its sha256."""
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(remote.url, timeout=TIMEOUT) as source, part.open("wb") as file:
+        if not source.url.startswith("https://"):
+            raise URLError("redirected to an address without https")
+        while done <= remote.size and (chunk := source.read(min(CHUNK, remote.size + 1 - done))):
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            _progress(remote, done)
+    return digest.hexdigest()
+
+
+def _progress(remote: Remote, done: int) -> None:
+    """Show the share that has come on a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done >= remote.size else ""
+        share = min(done / remote.size, 1.0)
+        sys.stderr.write(f"\r{remote.name}  {share:4.0%} of {remote.size / 1e6:.1f} MB{end}")
+        sys.stderr.flush()

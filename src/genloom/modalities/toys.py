@@ -1,0 +1,96 @@
+"""Points in the plane with a known shape, for models whose densities can be looked at."""
+
+import math
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from genloom.core.randomness import Noise, SampleNoise, key
+from genloom.modalities.base import Reading, Split
+
+Toy = Callable[[Noise], tuple[Tensor, Tensor | None]]
+
+
+def two_moons(noise: Noise) -> tuple[Tensor, Tensor]:
+    """Draw two interleaved half circles of radius 1, each with Gaussian noise of sd 0.1.
+
+    Returns:
+        Points (B, 2) float64 and the moon of each, 0 (upper, around (0, 0)) or 1 (lower, around (1, 0.5)).
+    """
+    moon = noise.integers(2)
+    angle = math.pi * (noise.uniform().double() + moon)
+    centre = torch.stack([moon.double(), 0.5 * moon], 1)
+    return _polar(1.0, angle) + centre + 0.1 * noise.normal(2).double(), moon
+
+
+def rings(noise: Noise) -> tuple[Tensor, Tensor]:
+    """Draw four concentric circles of radii 1 to 4, equally likely, each with Gaussian noise of sd 0.1.
+
+    Returns:
+        Points (B, 2) float64 and the ring of each, innermost 0.
+    """
+    ring = noise.integers(4)
+    angle = 2 * math.pi * noise.uniform().double()
+    return _polar(1.0 + ring, angle) + 0.1 * noise.normal(2).double(), ring
+
+
+def checkerboard(noise: Noise) -> tuple[Tensor, None]:
+    """Draw uniformly from the 8 dark squares, of side 2, of a 4 by 4 board on [-4, 4] squared.
+
+    Returns:
+        Points (B, 2) float64; their entropy is log 32 nats.
+    """
+    square = noise.integers(8)
+    row = square // 2
+    column = 2 * (square % 2) + row % 2
+    corner = 2.0 * torch.stack([column, row], 1) - 4
+    return corner + 2 * noise.uniform(2).double(), None
+
+
+def pinwheel(noise: Noise) -> tuple[Tensor, Tensor]:
+    """Draw five Gaussian arms that bend with their radius.
+
+    Returns:
+        Points (B, 2) float64 and the arm of each.
+
+    Source: the construction of Johnson et al. 2016, arXiv:1603.06277, figure 1: radius 1 + 0.3 e, tangent
+    0.05 e', turned by exp(radius) / 4 more than the arm's own angle.
+    """
+    arm = noise.integers(5)
+    radial, tangential = (noise.normal(2).double() * torch.tensor([0.3, 0.05], dtype=torch.float64)).unbind(1)
+    radius = 1 + radial
+    angle = 2 * math.pi / 5 * arm + 0.25 * radius.exp()
+    across = torch.stack([-angle.sin(), angle.cos()], 1) * tangential[:, None]
+    return 2 * (_polar(radius, angle) + across), arm
+
+
+def eight_gaussians(noise: Noise) -> tuple[Tensor, Tensor]:
+    """Draw eight Gaussians of sd 0.2 on a circle of radius 2.
+
+    Returns:
+        Points (B, 2) float64 and the Gaussian of each, counter-clockwise from (2, 0).
+    """
+    which = noise.integers(8)
+    return _polar(2.0, math.pi / 4 * which) + 0.2 * noise.normal(2).double(), which
+
+
+TOYS: Mapping[str, Toy] = {
+    "two_moons": two_moons,
+    "rings": rings,
+    "checkerboard": checkerboard,
+    "pinwheel": pinwheel,
+    "eight_gaussians": eight_gaussians,
+}
+
+
+def draw_toy(name: str, count: int, seed: int) -> Reading:
+    """Draw ``count`` points of a toy; point i depends on the name, the seed and i only."""
+    points, labels = TOYS[name](SampleNoise(key("toy", name, seed), torch.arange(count)))
+    classes = () if labels is None else tuple(str(i) for i in range(int(labels.max()) + 1))
+    return Reading({"all": Split(points, labels)}, "a formula", classes, columns=("x", "y"))
+
+
+def _polar(radius: Tensor | float, angle: Tensor) -> Tensor:
+    unit = torch.stack([angle.cos(), angle.sin()], 1).double()
+    return radius[:, None] * unit if isinstance(radius, Tensor) else radius * unit

@@ -1,0 +1,132 @@
+"""Rows of numbers. B batch, D columns. Items are float64 (B, D)."""
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core.errors import DataError
+from genloom.core.events import Leaf, Real, Value, tensor
+from genloom.core.likelihood import LogProb
+from genloom.core.randomness import Noise
+from genloom.modalities.base import Modality, View
+from genloom.modalities.drawing import scatter
+
+
+class StandardisedView(View):
+    """Columns shifted and scaled to mean 0 and standard deviation 1 on the training split: exact."""
+
+    name = "standardised"
+
+    def __init__(self, mean: Tensor, sd: Tensor) -> None:
+        self.event = Leaf((len(mean),), Real())
+        self._mean, self._sd = mean, sd
+
+    def encode(self, items: Tensor) -> Value:
+        return ((items.double() - self._mean) / self._sd).float()
+
+    def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
+        return encoded
+
+    def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002
+        return replace(log_prob, value=log_prob.value.double() - self._sd.log().sum())
+
+    def decode(self, x: Value) -> Tensor:
+        return tensor(x).double() * self._sd + self._mean
+
+
+class Vectors(Modality):
+    """Rows of real numbers with named columns.
+
+    Args:
+        columns: the D names.
+        mean, sd: the D means and standard deviations of the training split, in the columns' own units.
+    """
+
+    name = "vectors"
+    units = "values"
+
+    def __init__(self, columns: Sequence[str], mean: Sequence[float], sd: Sequence[float]) -> None:
+        self.columns = tuple(columns)
+        self.mean = torch.tensor(mean, dtype=torch.float64)
+        self.sd = torch.tensor(sd, dtype=torch.float64)
+        self.units_per_item = len(self.columns)
+
+    @classmethod
+    def fit(cls, train: Tensor, columns: Sequence[str]) -> Self:
+        """Measure the columns of the training rows.
+
+        Raises:
+            DataError: a column is constant.
+        """
+        mean, sd = train.double().mean(0), train.double().std(0, correction=0)
+        for name, centre, spread in zip(columns, mean.tolist(), sd.tolist(), strict=True):
+            if spread <= 1e-12 * max(abs(centre), 1e-300):
+                raise DataError(f"column {name!r} is constant ({centre:g}) in the training rows: remove it")
+        return cls(columns, mean.tolist(), sd.tolist())
+
+    def views(self) -> tuple[View, ...]:
+        return (StandardisedView(self.mean, self.sd),)
+
+    def features(self, items: Tensor) -> Tensor:
+        """Return the rows themselves, (B, D) float64."""
+        return items.double()
+
+    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
+        """Write ``items.csv``, digits enough to read the same numbers back; labels are the last column."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "items.csv"
+        rows = (
+            items.tolist()
+            if labels is None
+            else [[*row, label] for row, label in zip(items.tolist(), labels.tolist(), strict=True)]
+        )
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(self.columns if labels is None else [*self.columns, "label"])
+            writer.writerows(rows)
+        return [path]
+
+    def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:  # noqa: ARG002
+        """Return an SVG scatter in the plane that ``_plane`` chooses from the reference, or the items."""
+        base = items if reference is None else reference
+        project, names = self._plane(base.double())
+        shown = None if reference is None else project(reference.double())
+        return "image/svg+xml", scatter(project(items.double()), ("samples", "data"), names, shown)
+
+    def _plane(self, base: Tensor) -> tuple[Callable[[Tensor], np.ndarray], tuple[str, str]]:
+        """Return a projection on a plane and its axes' names: value and rank, the two columns, or the first
+        two principal axes of the standardised base rows."""
+        if len(self.columns) == 1:
+            return _ranked, (self.columns[0], "share of rows below")
+        if len(self.columns) == 2:
+            return Tensor.numpy, (self.columns[0], self.columns[1])
+        rows = (base - self.mean) / self.sd
+        rows = rows[rows.isfinite().all(1)]
+        axes = torch.linalg.svd(rows - rows.mean(0), full_matrices=False).Vh[:2].T
+        return lambda x: ((x - self.mean) / self.sd @ axes).numpy(), ("first axis", "second axis")
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "modality": self.name,
+            "columns": list(self.columns),
+            "mean": self.mean.tolist(),
+            "sd": self.sd.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, description: Mapping[str, Any]) -> Self:
+        return cls(description["columns"], description["mean"], description["sd"])
+
+
+def _ranked(column: Tensor) -> np.ndarray:
+    """Return sorted values (n, 1) beside the share of rows below each, (n, 2)."""
+    values = column[:, 0].sort().values
+    return torch.stack(
+        [values, torch.arange(len(values), dtype=values.dtype) / max(len(values), 1)], 1
+    ).numpy()

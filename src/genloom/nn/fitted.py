@@ -1,0 +1,32 @@
+"""Buffers whose sizes are known only once a model has been fitted."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.errors import Unsupported
+
+
+def fitted_buffers(module: nn.Module, *names: str) -> None:
+    """Register empty float buffers that take their sizes from the state they are loaded with.
+
+    Call it once for each module.
+    """
+    for name in names:
+        module.register_buffer(name, torch.empty(0))
+
+    def resize(owner: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
+        for name in names:
+            stored = state.get(prefix + name)
+            if isinstance(stored, Tensor):
+                setattr(owner, name, getattr(owner, name).new_empty(stored.shape))
+
+    module.register_load_state_dict_pre_hook(resize)
+
+
+def require_fitted(buffer: Tensor) -> None:
+    """Raise ``Unsupported`` if a fitted buffer is still empty."""
+    if buffer.numel() == 0:
+        raise Unsupported("this model has not been fitted yet: call fit, or load a fitted state")

@@ -1,0 +1,160 @@
+"""Output distributions: turn a network's numbers into a factorised distribution over an event.
+
+B batch, S the event's shape, P parameters per scalar.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genloom.core.errors import Unsupported
+from genloom.core.events import Binary, Bounded, Categorical, Event, Leaf, Real, describe
+from genloom.core.randomness import Noise
+
+
+class Output(nn.Module, ABC):
+    """A distribution of independent scalars whose parameters a network gives."""
+
+    parameters_per_scalar: int
+
+    @abstractmethod
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return (B, *S) log-probabilities or densities of x, from parameters (B, *S, P), in nats."""
+
+    @abstractmethod
+    def typical(self, parameters: Tensor) -> Tensor:
+        """Return the value (B, *S) to show for the distribution: its mean or mode."""
+
+    @abstractmethod
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        """Draw x (B, *S)."""
+
+
+class Bernoulli(Output):
+    """0 or 1, from one logit."""
+
+    parameters_per_scalar = 1
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        logits = parameters[..., 0]
+        return x.to(logits.dtype) * logits - F.softplus(logits)
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        return (parameters[..., 0] > 0).long()
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        return noise.bernoulli(parameters[..., 0].sigmoid()).long()
+
+
+class Softmax(Output):
+    """One of k categories, from k logits."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.parameters_per_scalar = k
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return parameters.log_softmax(-1).gather(-1, x[..., None])[..., 0]
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        levels = torch.arange(self.parameters_per_scalar, dtype=parameters.dtype)
+        return (parameters.softmax(-1) @ levels).round().long()
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        return noise.categorical(parameters)
+
+
+class DiscretisedLogistic(Output):
+    """One of k ordered levels: a logistic density on [-1, 1], integrated over each level's bin.
+
+    Source: Kingma et al. 2016, arXiv:1606.04934, appendix C; the first and last bins reach to infinity
+    as in Salimans et al. 2017, arXiv:1701.05517, equation 2.
+    """
+
+    parameters_per_scalar = 2
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def _location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        return parameters[..., 0], (parameters[..., 1] - 2).clamp(-7, 3)
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        mean, log_scale = self._location_and_scale(parameters)
+        centre = x.to(mean.dtype) * (2 / (self.k - 1)) - 1 - mean
+        half, rate = 1 / (self.k - 1), torch.exp(-log_scale)
+        upper, lower = (centre + half) * rate, (centre - half) * rate
+        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - e^(l-u))
+        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
+        return torch.where(
+            x == 0, F.logsigmoid(upper), torch.where(x == self.k - 1, F.logsigmoid(-lower), inside)
+        )
+
+    def _level(self, y: Tensor) -> Tensor:
+        return ((y + 1) * ((self.k - 1) / 2)).round().long().clamp(0, self.k - 1)
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        return self._level(parameters[..., 0])
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        mean, log_scale = self._location_and_scale(parameters)
+        u = noise.uniform(*mean.shape[1:]).to(mean)
+        return self._level(mean + log_scale.exp() * torch.logit(u))
+
+
+class Normal(Output):
+    """A normal density, from mean and log standard deviation."""
+
+    parameters_per_scalar = 2
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        mean, log_std = parameters[..., 0], parameters[..., 1].clamp(-7, 5)
+        return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        return parameters[..., 0]
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        mean, log_std = parameters[..., 0], parameters[..., 1].clamp(-7, 5)
+        return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+
+
+SOFTMAX_LEVELS = 32
+"""Up to this many ordered levels, free probabilities for each beat a parametric shape."""
+
+
+def output_for(event: Event, name: str = "auto") -> Output:
+    """Return the output distribution for a leaf.
+
+    Args:
+        name: ``bernoulli``, ``softmax``, ``discretised_logistic``, ``gaussian``, or ``auto`` to choose.
+
+    Raises:
+        Unsupported: the distribution does not fit the event's kind.
+    """
+    kind = event.kind if isinstance(event, Leaf) else None
+    if isinstance(kind, Binary) and name in ("auto", "bernoulli"):
+        return Bernoulli()
+    if isinstance(kind, Categorical):
+        softmax = name == "softmax" or (name == "auto" and (kind.k <= SOFTMAX_LEVELS or not kind.ordered))
+        if softmax:
+            return Softmax(kind.k)
+        if name in ("auto", "discretised_logistic") and kind.ordered:
+            return DiscretisedLogistic(kind.k)
+    if isinstance(kind, Real | Bounded) and name in ("auto", "gaussian"):
+        return Normal()
+    raise Unsupported(f"a {name} likelihood does not fit {describe(event)}")
+
+
+def to_input(event: Event, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Scale a leaf's values to about [-1, 1], as networks like them."""
+    kind = event.kind if isinstance(event, Leaf) else None
+    if isinstance(kind, Binary):
+        return x.to(dtype) * 2 - 1
+    if isinstance(kind, Categorical):
+        return x.to(dtype) * (2 / (kind.k - 1)) - 1
+    return x.to(dtype)

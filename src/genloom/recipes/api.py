@@ -1,0 +1,155 @@
+"""The four verbs in Python: ``compare``, ``fit``, ``load`` and ``evaluate``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from genloom.core.likelihood import LogProb
+from genloom.metrics import Figure
+from genloom.modalities.base import Split
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes import comparing, evaluating, fitting
+from genloom.recipes.features import features_for
+from genloom.recipes.runs import Run, open_run
+from genloom.tasks import sampling
+from genloom.train.config import TrainConfig
+
+FIT_SECONDS = 60.0
+
+
+def fit(
+    family: str,
+    source: str | Path,
+    *,
+    out: str | Path | None = None,
+    model: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    view: str | None = None,
+    conditional: Literal["auto", "yes", "no"] = "auto",
+    seed: int = 0,
+    resume: Literal["auto", "never"] = "auto",
+    progress: bool = False,
+) -> "Trained":
+    """Train a family on a data set and return the trained model.
+
+    Args:
+        source: a data set's name, a file or a folder.
+        out: the run directory; ``runs/FAMILY-DATA-SEED`` if absent.
+        model: settings of the family, over its preset.
+        train: settings of ``TrainConfig``: ``steps``, or ``budget`` in seconds or as ``"10m"``.
+        data: settings of ``DataOptions``.
+
+    Raises:
+        GenloomError: one line that says what is wrong and what to do.
+
+    Example:
+        >>> import genloom
+        >>> trained = genloom.fit("baseline.gmm", "iris", out="runs/iris")  # doctest: +SKIP
+    """
+    config = fitting.FitConfig(
+        family,
+        str(source),
+        model or {},
+        TrainConfig(**(train or {})).lasting(FIT_SECONDS),
+        DataOptions(**(data or {})),
+        view,
+        conditional,
+        seed,
+    )
+    folder = Path(out) if out is not None else fitting.default_out(config)
+    return Trained(fitting.fit(config, folder, resume=resume, progress=progress))
+
+
+def load(folder: str | Path) -> "Trained":
+    """Return the trained model of a run directory.
+
+    Raises:
+        RunError: it is not one, belongs to another version, or holds no finished model.
+    """
+    return Trained(open_run(folder))
+
+
+def evaluate(folder: str | Path, *, limit: int = evaluating.MAX_ITEMS) -> dict[str, Figure]:
+    """Measure a trained run on its held-out data; every figure carries its interval and fingerprint."""
+    run = open_run(folder)
+    facts = run.facts["data"]
+    dataset = open_data(facts["source"], DataOptions(**facts["options"]))
+    measured = evaluating.evaluate(run, dataset, features_for(dataset), limit=limit)
+    return {**measured.figures, "copying": evaluating.copying_figure(measured.copies, dataset)}
+
+
+def compare(
+    source: str | Path | Sequence[str | Path],
+    *,
+    families: Sequence[str] = (),
+    out: str | Path = "runs/comparison",
+    models: Mapping[str, Mapping[str, Any]] | None = None,
+    train: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
+    conditional: Literal["auto", "yes", "no"] = "auto",
+    seeds: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Train every suitable family at one budget and rank them, or compare finished runs.
+
+    Args:
+        source: a data set's name, a file or a folder; or a sequence of run directories.
+        families: names; all that suit if empty.
+        models: settings by family.
+
+    Returns:
+        The results, as ``results.json`` in ``out`` has them; ``report.html`` lies beside it.
+    """
+    if not isinstance(source, str | Path):
+        return comparing.compare_runs([Path(f) for f in source], Path(out), say=_silent)
+    config = comparing.CompareConfig(
+        str(source),
+        tuple(families),
+        TrainConfig(**(train or {})).lasting(comparing.DEFAULT_SECONDS),
+        DataOptions(**(data or {})),
+        conditional,
+        models or {},
+        seeds,
+        seed,
+    )
+    return comparing.compare(config, Path(out), progress=progress, say=_silent)
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+class Trained:
+    """A trained model with the data's codec around it: items in, items out."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.model: nn.Module = run.load()
+
+    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+        """Draw n items; item i of a seed is the same whatever n.
+
+        Args:
+            label: a class number, for a conditional model; drawn as in the training data if absent.
+
+        Returns:
+            Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
+        """
+        labels = None
+        if self.run.classes:
+            labels = sampling.drawn_labels(n, self.run.label_counts, seed)
+            labels = labels if label is None else labels * 0 + label
+        size = self.run.facts["sample_batch"]
+        return self.run.view.decode(sampling.sample(self.model, n, seed=seed, cond=labels, micro_batch=size))
+
+    def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
+        """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
+
+        Raises:
+            Unsupported: the family has no likelihood.
+        """
+        return evaluating.score(self.model, self.run, Split(items), seed)

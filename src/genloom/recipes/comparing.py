@@ -1,0 +1,422 @@
+"""Train every family that suits the data at one budget, measure all alike, and report."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from genloom.core import registry
+from genloom.core.errors import DataError, Diverged
+from genloom.metrics import Figure
+from genloom.modalities.base import Dataset
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.evaluating import (
+    Measured,
+    copies_among,
+    copying_figure,
+    evaluate,
+    held_out,
+    reference_items,
+    sample_figures,
+)
+from genloom.recipes.features import Features, export, features_for
+from genloom.recipes.fitting import FitConfig, condition_classes, fit
+from genloom.recipes.runs import Run, open_run, versions, view_for
+from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
+from genloom.report.html import render
+from genloom.tasks import sampling
+from genloom.train.checkpoint import digest, write_atomically
+from genloom.train.config import TrainConfig
+from genloom.train.log import read
+
+DEFAULT_SECONDS = 15.0
+SHOWN = 64
+PER_CLASS = 8
+Pictures = dict[str, tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """All that decides a comparison, apart from where it is kept."""
+
+    source: str
+    families: tuple[str, ...] = ()
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(budget=DEFAULT_SECONDS))
+    data: DataOptions = field(default_factory=DataOptions)
+    conditional: Literal["auto", "yes", "no"] = "auto"
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seeds: int = 1
+    seed: int = 0
+    limit: int = 2048
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which families take part, which do not and why, and about how long it will take."""
+
+    families: tuple[str, ...]
+    skipped: Mapping[str, str]
+    seconds: float | None
+
+
+def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
+    """Choose the families that accept a view of the data.
+
+    Raises:
+        ConfigError: a family was named that does not exist.
+        DataError: no family is left.
+    """
+    chosen, skipped = [], {}
+    for name in config.families or registry.names():
+        card = registry.load(name).card
+        if view_for(card, dataset.modality) is None:
+            skipped[name] = f"takes no view of {dataset.modality.name} data"
+        else:
+            chosen.append(name)
+    if not chosen:
+        raise DataError(f"none of the families asked for takes {dataset.name} data: {skipped}")
+    fits = sum(registry.load(n).card.name.split(".")[0] != "baseline" for n in chosen) * config.seeds
+    budget = config.train.budget
+    seconds = None if budget is None else fits * budget + 3.0 * len(chosen) * config.seeds + 15
+    return Plan(tuple(chosen), skipped, seconds)
+
+
+def compare(
+    config: CompareConfig,
+    out: Path,
+    *,
+    command: str = "",
+    progress: bool = True,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Fit and measure every suitable family, and write ``results.json`` and ``report.html`` into ``out``.
+
+    Interrupted, the same call goes on where it stopped.
+
+    Returns:
+        The results mapping of ``genloom.report.schema``.
+    """
+    began = time.perf_counter()
+    dataset = open_data(config.source, config.data)
+    say(f"data: {dataset.description}")
+    plan = make_plan(config, dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    features = features_for(dataset)
+    export(dataset, out)
+    say(_features_line(features))
+    runs: dict[str, list[Run | str]] = {}
+    for name in plan.families:
+        runs[name] = [_fit_one(config, name, seed, out, dataset, progress, say) for seed in _seeds(config)]
+    rows, pictures = _rows(runs, dataset, features, config.limit, say)
+    results = _results(config, dataset, plan.skipped, rows, command, time.perf_counter() - began)
+    _write(out, results, pictures)
+    return results
+
+
+def compare_runs(
+    folders: Sequence[Path], out: Path, *, command: str = "", say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Measure finished runs side by side; they must have been trained on the same data.
+
+    Raises:
+        DataError: the runs' data differ.
+    """
+    began = time.perf_counter()
+    runs = [open_run(folder) for folder in folders]
+    data = [run.facts["data"] for run in runs]
+    for run, other in zip(runs, data, strict=True):
+        if other["fingerprint"] != data[0]["fingerprint"]:
+            raise DataError(
+                f"{run.folder} was trained on {other['name']} ({other['fingerprint']}), {runs[0].folder} on "
+                f"{data[0]['name']} ({data[0]['fingerprint']}): only runs on the same data compare"
+            )
+    options = DataOptions(**data[0]["options"])
+    dataset = open_data(data[0]["source"], options)
+    features = features_for(dataset)
+    named: dict[str, list[Run | str]] = {}
+    for run in runs:
+        name = run.family if run.family not in named else f"{run.family} ({run.folder.name})"
+        named[name] = [run]
+    out.mkdir(parents=True, exist_ok=True)
+    rows, pictures = _rows(named, dataset, features, 2048, say)
+    config = CompareConfig(data[0]["source"], data=options, train=TrainConfig(**runs[0].facts["train"]))
+    results = _results(config, dataset, {}, rows, command, time.perf_counter() - began)
+    results["budget"]["text"] = "each run as it was trained; the budgets may differ"
+    _write(out, results, pictures)
+    return results
+
+
+def _seeds(config: CompareConfig) -> range:
+    return range(config.seed, config.seed + config.seeds)
+
+
+def _features_line(features: Features) -> str:
+    if features.accuracy is None:
+        return f"features: {features.name}"
+    return f"features: {features.name}, {features.accuracy:.1%} right on validation"
+
+
+def _fit_one(
+    config: CompareConfig,
+    name: str,
+    seed: int,
+    out: Path,
+    dataset: Dataset,
+    progress: bool,
+    say: Callable[[str], None],
+) -> Run | str:
+    """Return the finished run, or why it failed."""
+    card = registry.load(name).card
+    wanted = config.conditional if card.conditions == "class" else "no"
+    condition_classes(card, dataset, wanted)
+    one = FitConfig(
+        name, config.source, config.models.get(name, {}), config.train, config.data, None, wanted, seed
+    )
+    try:
+        return fit(
+            one, out / "runs" / f"{name}-{seed}", dataset=dataset, previews=False, progress=progress, say=say
+        )
+    except Diverged as error:
+        say(f"{name}: {error}")
+        return str(error)
+
+
+def _rows(
+    runs: Mapping[str, Sequence[Run | str]],
+    dataset: Dataset,
+    features: Features,
+    limit: int,
+    say: Callable[[str], None],
+) -> tuple[list[dict[str, Any]], Pictures]:
+    pictures: Pictures = {}
+    rows = [
+        _reference_row(n, i, dataset, features, limit, pictures)
+        for n, i in reference_items(dataset, limit).items()
+    ]
+    for name, attempts in runs.items():
+        say(f"measuring {name}")
+        measured = [
+            _evaluated(a, dataset, features, limit, name, pictures) for a in attempts if isinstance(a, Run)
+        ]
+        failures = [a for a in attempts if isinstance(a, str)]
+        rows.append(_model_row(name, attempts, measured, failures))
+    rank_rows(rows)
+    return rows, pictures
+
+
+def _reference_row(
+    name: str, items: torch.Tensor, dataset: Dataset, features: Features, limit: int, pictures: Pictures
+) -> dict[str, Any]:
+    """Measure real or planted items as if a model had made them."""
+    figures = sample_figures(items, dataset, features, held_out(dataset, limit))
+    report = copies_among(items, dataset)
+    figures["copying"] = copying_figure(report, dataset)
+    pictures[name] = dataset.modality.draw(items[:SHOWN])
+    titles = {
+        "real": "Real data, unseen by any model: the floor",
+        "copies": "Planted copies of training data",
+    }
+    return {
+        "name": name,
+        "title": titles[name],
+        "role": "reference",
+        "status": "reference",
+        "why": "flagged as copying, as it must be" if report.flagged else "",
+        "rank": None,
+        "figures": {k: f.to_json() | {"fingerprint": _mark(f)} for k, f in figures.items()},
+    }
+
+
+def _mark(figure: Figure) -> dict[str, Any]:
+    return {**vars(figure.fingerprint), "digest": figure.fingerprint.digest}
+
+
+def _evaluated(
+    run: Run, dataset: Dataset, features: Features, limit: int, name: str, pictures: Pictures
+) -> dict[str, Any]:
+    """Return a run's evaluation as JSON, from its folder if it was measured the same way before."""
+    path = run.folder / "evaluation.json"
+    asked = {"features": features.name, "limit": limit, "weights": _weights_digest(run)}
+    if not path.exists() or json.loads(path.read_text())["asked"] != asked:
+        measured = evaluate(run, dataset, features, limit=limit)
+        _draw(run, measured, dataset)
+        write_atomically(path, json.dumps({"asked": asked, **_as_json(measured, dataset)}, indent=1).encode())
+    for file in sorted((run.folder / "pictures").iterdir()):
+        media = "image/svg+xml" if file.suffix == ".svg" else "image/png"
+        pictures.setdefault(name + (":classes" if file.stem == "classes" else ""), (media, file.read_bytes()))
+    return dict(json.loads(path.read_text()))
+
+
+def _weights_digest(run: Run) -> str:
+
+    return digest(run.folder / "model.safetensors")
+
+
+def _as_json(measured: Measured, dataset: Dataset) -> dict[str, Any]:
+    figures = {**measured.figures, "copying": copying_figure(measured.copies, dataset)}
+    return {
+        "figures": {k: f.to_json() | {"fingerprint": _mark(f)} for k, f in figures.items()},
+        "flagged": measured.copies.flagged,
+        "sample_seconds_per_1000": measured.sample_seconds_per_1000,
+    }
+
+
+def _draw(run: Run, measured: Measured, dataset: Dataset) -> None:
+    """Keep a grid of samples, and one with a row for each class if the model is conditional."""
+    folder = run.folder / "pictures"
+    folder.mkdir(exist_ok=True)
+    drawn = {"samples": dataset.modality.draw(measured.items[:SHOWN])}
+    if run.classes and len(run.classes) <= 20:
+        labels = torch.arange(len(run.classes)).repeat_interleave(PER_CLASS)
+        value = sampling.sample(
+            run.load(), len(labels), seed=2, cond=labels, micro_batch=run.facts["sample_batch"]
+        )
+        drawn["classes"] = dataset.modality.draw(run.view.decode(value), columns=PER_CLASS)
+    for name, (media, data) in drawn.items():
+        write_atomically(folder / f"{name}.{'svg' if 'svg' in media else 'png'}", data)
+
+
+def _model_row(
+    name: str, attempts: Sequence[Run | str], measured: Sequence[dict[str, Any]], failures: Sequence[str]
+) -> dict[str, Any]:
+    """Return a leaderboard row from the seeds of one family."""
+    runs = [a for a in attempts if isinstance(a, Run)]
+    family = runs[0].family if runs else name
+    card = registry.load(family).card
+    flagged = any(m["flagged"] for m in measured)
+    status = "failed" if failures else "copying" if flagged else "ok"
+    whys = {
+        "failed": failures[0] if failures else "",
+        "copying": "its samples sit closer to training items than new data do",
+    }
+    row: dict[str, Any] = {
+        "name": name,
+        "title": card.title,
+        "role": "model",
+        "status": status,
+        "why": whys.get(status, ""),
+        "rank": None,
+        "figures": merge_seeds([m["figures"] for m in measured]) if measured else {},
+        "per_seed": _per_seed(measured),
+        "references": [str(r) for r in card.references],
+        "cost": {},
+        "curves": [],
+    }
+    return row | (_of_run(runs[0], measured[0]) if runs else {})
+
+
+def _per_seed(measured: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
+    if len(measured) < 2:
+        return {}
+    return {k: [m["figures"][k]["value"] for m in measured] for k in measured[0]["figures"]}
+
+
+def _of_run(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a row shows of its first seed's run: cost, curve and view."""
+    curve, label = _curve(run)
+    return {
+        "cost": {
+            "parameters": run.facts.get("parameters"),
+            "train_seconds": run.facts.get("train_seconds"),
+            "steps": run.facts.get("steps"),
+            "sample_seconds_per_1000": measured["sample_seconds_per_1000"],
+            "flops_per_step": run.facts.get("plan", {}).get("flops_per_step"),
+        },
+        "curves": curve,
+        "curve_label": label,
+        "run": str(run.folder),
+        "view": run.facts["view"],
+    }
+
+
+def _curve(run: Run) -> tuple[list[dict[str, Any]], str]:
+    """Return validation nats over time where the model has a likelihood, else its training loss."""
+    records = read(run.folder)
+    validated = [r for r in records if "valid/loss" in r]
+    if validated:
+        points = [{"step": r["step"], "seconds": r["seconds"], "valid": r["valid/loss"]} for r in validated]
+        return points, "nats an item, validation"
+    totals = [k for k in (records[0] if records else {}) if k.endswith("/total")]
+    if not totals:
+        return [], ""
+    points = [{"step": r["step"], "seconds": r["seconds"], "train": r[totals[0]]} for r in records]
+    return points, f"{totals[0].split('/')[0]} loss, training"
+
+
+def _results(
+    config: CompareConfig,
+    dataset: Dataset,
+    skipped: Mapping[str, str],
+    rows: list[dict[str, Any]],
+    command: str,
+    seconds: float,
+) -> dict[str, Any]:
+    budget = _budget(config.train)
+    results = {
+        "version": 1,
+        "data": _data_facts(dataset),
+        "budget": budget,
+        "seeds": list(_seeds(config)),
+        "machine": machine(),
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "columns": [c for c in COLUMNS if any(c["key"] in r["figures"] for r in rows)],
+        "rank_by": RANK_BY,
+        "rows": rows,
+        "skipped": [{"name": n, "reason": r} for n, r in skipped.items()],
+    }
+    return results | {"remarks": remarks(results)}
+
+
+def _budget(train: TrainConfig) -> dict[str, Any]:
+    if train.budget is not None:
+        text = f"{train.budget:g} s of wall-clock time for each fit, compilation and validation included"
+        return {"kind": "seconds", "value": train.budget, "text": text}
+    if train.flops is not None:
+        return {
+            "kind": "flops",
+            "value": train.flops,
+            "text": f"{train.flops:.2g} training operations for each fit",
+        }
+    assert train.steps is not None
+    return {"kind": "steps", "value": train.steps, "text": f"{train.steps:,} training steps for each fit"}
+
+
+def _data_facts(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "description": dataset.description,
+        "fingerprint": dataset.fingerprint,
+        "sizes": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
+        "units": dataset.modality.units,
+        "units_per_item": dataset.modality.units_per_item,
+        "classes": list(dataset.classes),
+        "notes": list(dataset.notes),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Return what figures of time depend on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    return {
+        "cpu": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        **versions(),
+    }
+
+
+def _write(out: Path, results: Mapping[str, Any], pictures: Pictures) -> None:
+    write_atomically(out / "results.json", json.dumps(results, indent=1).encode())
+    write_atomically(out / "report.html", render(results, pictures).encode())

@@ -1,0 +1,173 @@
+"""Measure a trained model on held-out data: quality of samples, likelihood, and copying."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.capabilities import Likelihood
+from genloom.core.errors import DataError
+from genloom.core.likelihood import LogProb
+from genloom.core.randomness import SampleNoise, key
+from genloom.metrics import (
+    CopyReport,
+    Figure,
+    Fingerprint,
+    bootstrap,
+    copying,
+    inception_score,
+    likelihood_figure,
+    measure,
+    wilson,
+)
+from genloom.modalities.base import Dataset, Split
+from genloom.recipes.features import Features
+from genloom.recipes.runs import Run
+from genloom.tasks import sampling, scoring
+
+SAMPLE_METRICS = ("frechet", "kernel", "c2st", "precision", "recall", "density", "coverage")
+MAX_ITEMS = 2048
+MAX_CLASSES = 20
+"""Up to this many classes, p(x) of a conditional model is computed by summing over them."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of an evaluation."""
+
+    figures: dict[str, Figure]
+    copies: CopyReport
+    items: Tensor
+    labels: Tensor | None
+    sample_seconds_per_1000: float | None
+
+
+def held_out(dataset: Dataset, limit: int = MAX_ITEMS) -> Split:
+    """Return the test items that everything is measured on, no more than there are validation items.
+
+    Raises:
+        DataError: there are too few to measure anything.
+    """
+    split = dataset.test.take(torch.arange(min(limit, len(dataset.valid), len(dataset.test))))
+    if len(split) < 20:
+        raise DataError(f"{dataset.name} has {len(split)} test and validation items: 20 or more are needed")
+    return split
+
+
+def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
+    """Return items as the data's first view shows them: binarised, if the data are."""
+    view = dataset.modality.views()[0]
+    noise = SampleNoise(key(seed, "as seen"), torch.arange(len(split)))
+    return view.decode(view.perturb(view.encode(split.items), noise))
+
+
+def evaluate(run: Run, dataset: Dataset, features: Features, *, limit: int = MAX_ITEMS) -> Measured:
+    """Measure a finished run on its data's test split.
+
+    Args:
+        limit: at most this many test items are used, and as many samples drawn.
+
+    Raises:
+        DataError: the data are not those the run was trained on.
+    """
+    _check_same_data(run, dataset)
+    model, test = run.load(), held_out(dataset, limit)
+    labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
+    began = time.perf_counter()
+    drawn = sampling.sample(model, len(test), seed=1, cond=labels, micro_batch=run.facts["sample_batch"])
+    seconds = (time.perf_counter() - began) / len(test) * 1000
+    items = run.view.decode(drawn)
+    figures = sample_figures(items, dataset, features, test)
+    if isinstance(model, Likelihood):
+        figures |= likelihood(model, run, dataset, test)
+    return Measured(figures, copies_among(items, dataset), items, labels, seconds)
+
+
+def _check_same_data(run: Run, dataset: Dataset) -> None:
+    trained = run.facts["data"]["fingerprint"]
+    if trained != dataset.fingerprint:
+        raise DataError(
+            f"{run.folder} was trained on data with fingerprint {trained}, not on {dataset.name} "
+            f"({dataset.fingerprint}): evaluate it on its own data"
+        )
+
+
+def sample_figures(
+    items: Tensor, dataset: Dataset, features: Features, test: Split, seed: int = 0
+) -> dict[str, Figure]:
+    """Compare items with the test split in feature space."""
+    real, fake = features.extract(test.items), features.extract(items)
+    about = {
+        "features": features.name,
+        "preprocessing": features.preprocessing,
+        "data": f"{dataset.fingerprint}:test[{len(test)}]",
+    }
+    found = {name: measure(name, real, fake, seed=seed, **about) for name in SAMPLE_METRICS}
+    if features.probs is not None:
+        found["inception"] = _inception(features.probs(items), features, about["data"], seed)
+    return found
+
+
+def _inception(probs: Tensor, features: Features, data: str, seed: int) -> Figure:
+    """Return the Inception Score of class probabilities (n, classes), with a bootstrap interval."""
+    lo, hi = bootstrap(lambda index: inception_score(probs[index]), len(probs), seed=seed)
+    value = inception_score(probs)
+    mark = Fingerprint(f"inception(n={len(probs)})", 1, features.name, features.preprocessing, data)
+    return Figure("inception", value, min(lo, value), max(hi, value), len(probs), mark)
+
+
+def likelihood(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> dict[str, Figure]:
+    """Return negative log-likelihood (nats an item) and bits a unit of the test items.
+
+    A class-conditional model is scored by p(x) = sum_y p(y) p(x|y), with p(y) from the training labels, so
+    that it compares with unconditional ones; with too many classes for that, by p(x|y), and says so.
+    """
+    scored = score(model, run, test)
+    about = {"data": f"{dataset.fingerprint}:test[{len(test)}]", "preprocessing": dataset.modality.name}
+    return {
+        "nll": likelihood_figure(scored, **about),
+        "bits_per_dim": likelihood_figure(scored, units=dataset.modality.units_per_item, **about),
+    }
+
+
+def score(model: nn.Module, run: Run, split: Split, seed: int = 0) -> LogProb:
+    """Return the log-likelihood of the items of a split in nats of the data, (n,)."""
+    view = run.view
+    noise = SampleNoise(key(seed, "score"), torch.arange(len(split)))
+    x = view.perturb(view.encode(split.items), noise)
+    if not run.classes:
+        return view.to_data(scoring.log_prob(model, x, seed=seed), x)
+    if len(run.classes) <= MAX_CLASSES:
+        prior = run.label_counts / run.label_counts.sum()
+        return view.to_data(scoring.marginal_log_prob(model, x, prior, seed=seed), x)
+    return view.to_data(scoring.log_prob(model, x, split.labels, seed=seed), x)
+
+
+def copies_among(items: Tensor, dataset: Dataset, seed: int = 0) -> CopyReport:
+    """Check samples for copies of training items, calibrated on held-out ones."""
+    raw = dataset.modality.features
+    train = raw(as_seen(dataset, dataset.train, seed)).flatten(1).double()
+    unseen = raw(dataset.test.items).flatten(1).double()
+    return copying(raw(items).flatten(1).double(), train, unseen, seed=seed)
+
+
+def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
+    """Return the share of copies as a figure; its note has the p-value of the test."""
+    n = len(report.nearest)
+    lo, hi = wilson(report.fraction, n)
+    mark = Fingerprint(
+        f"copying(n={n})", 1, "raw", dataset.modality.name, f"{dataset.fingerprint}:train,test"
+    )
+    note = f"p = {report.p_value:.2g} that samples are no closer to training items than new data are"
+    return Figure(
+        "copying", report.fraction, min(lo, report.fraction), max(hi, report.fraction), n, mark, note=note
+    )
+
+
+def reference_items(dataset: Dataset, limit: int = MAX_ITEMS) -> Mapping[str, Tensor]:
+    """Return the items of the reference rows: real data that no model saw, and copies of training items."""
+    n = len(held_out(dataset, limit))
+    train = as_seen(dataset, dataset.train, 2)
+    return {"real": dataset.valid.items[:n], "copies": train[:n]}

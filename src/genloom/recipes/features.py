@@ -1,0 +1,177 @@
+"""The ladder of features that metrics are computed on: a classifier of the data's labels, else PCA."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import functional as F
+
+from genloom.core.errors import DataError
+from genloom.core.randomness import generator, key
+from genloom.modalities.base import Dataset, Split
+from genloom.nn.classifier import Classifier
+from genloom.train.checkpoint import write_atomically
+from genloom.train.loop import bf16_pays
+
+RECIPE = 2
+COMPONENTS = 64
+STEPS = {"small": 800, "large": 2400}
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Features:
+    """A fixed map from items to numbers.
+
+    Args:
+        name: what it is, with the digest of its weights: figures on other features do not compare.
+        extract: items (n, ...) to features (n, F) float64.
+        probs: items to class probabilities (n, classes) float64; None without a classifier.
+        accuracy: the classifier's accuracy on the validation split.
+    """
+
+    name: str
+    preprocessing: str
+    extract: Callable[[Tensor], Tensor]
+    probs: Callable[[Tensor], Tensor] | None = None
+    accuracy: float | None = None
+
+
+def features_for(dataset: Dataset, file: Path | None = None) -> Features:
+    """Return the best features the data allow, trained once and cached by recipe and data.
+
+    Args:
+        file: weights exported before (``features.safetensors`` of a comparison) to use instead.
+
+    Raises:
+        DataError: the file does not fit the data.
+    """
+    if dataset.train.labels is not None and len(dataset.classes) > 1:
+        return _classifier_features(dataset, file)
+    return _pca_features(dataset)
+
+
+def export(dataset: Dataset, folder: Path) -> None:
+    """Copy the cached classifier weights of a data set to ``folder/features.safetensors``."""
+    path = _cache(dataset)
+    if path.exists():
+        write_atomically(folder / "features.safetensors", path.read_bytes())
+
+
+def _cache(dataset: Dataset) -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    return base / "genloom" / "features" / f"classifier-{RECIPE}-{dataset.fingerprint}.safetensors"
+
+
+def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
+    shift, scale = _scaling(dataset)
+    shape = tuple(dataset.train.items.shape[1:])
+    network = Classifier(shape, len(dataset.classes))
+    weights = _weights(dataset, network, file, shift, scale)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(f"the feature weights do not fit {dataset.name} data (items {shape})") from error
+    network.eval().requires_grad_(False)
+
+    def prepare(items: Tensor) -> Tensor:
+        return ((dataset.modality.features(items) - shift) / scale).float().view(-1, *shape)
+
+    def in_batches(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([function(prepare(part)).double() for part in items.split(512)])
+
+    return Features(
+        name=f"classifier:{_digest(weights)}",
+        preprocessing="scaled by the training split",
+        extract=lambda items: in_batches(network.features, items),
+        probs=lambda items: in_batches(lambda x: network(x).softmax(-1), items),
+        accuracy=_accuracy(lambda x: in_batches(network, x), dataset.valid),
+    )
+
+
+def _scaling(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return shift and scale that give images one overall scale and columns one each."""
+    raw = dataset.modality.features(dataset.train.items)
+    if dataset.train.items.dim() == 4:
+        return raw.mean(), raw.std().clamp_min(1e-6)
+    return raw.mean(0), raw.std(0).clamp_min(1e-6)
+
+
+def _weights(
+    dataset: Dataset, network: Classifier, file: Path | None, shift: Tensor, scale: Tensor
+) -> Mapping[str, Tensor]:
+    if file is not None:
+        if not file.is_file():
+            raise DataError(f"no feature weights at {file}")
+        return load_file(file)
+    cache = _cache(dataset)
+    if not cache.exists():
+        torch.manual_seed(key("features", RECIPE))
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+                layer.reset_parameters()
+        _train(dataset, network, shift, scale)
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(cache, save(dict(network.state_dict())))
+    return load_file(cache)
+
+
+def _train(dataset: Dataset, network: Classifier, shift: Tensor, scale: Tensor) -> None:
+    """Train on the labels with one-cycle Adam and shifts of at most one pixel for images."""
+    items, labels = dataset.train.items, dataset.train.labels
+    assert labels is not None
+    steps = STEPS["small"] if items[0].numel() <= 256 else STEPS["large"]
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
+    source = generator("features", RECIPE, dataset.fingerprint)
+    for _ in range(steps):
+        index = torch.randint(len(items), (BATCH,), generator=source)
+        x = ((dataset.modality.features(items[index]) - shift) / scale).float().view(BATCH, *items.shape[1:])
+        if x.dim() == 4:
+            dy, dx = torch.randint(-1, 2, (2,), generator=source).tolist()
+            x = x.roll((dy, dx), (2, 3)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays() and x.dim() == 4):
+            logits = network(x)
+        loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=0.05)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+def _accuracy(logits: Callable[[Tensor], Tensor], split: Split) -> float | None:
+    if split.labels is None or len(split) == 0:
+        return None
+    return float((logits(split.items).argmax(-1) == split.labels).double().mean())
+
+
+def _pca_features(dataset: Dataset) -> Features:
+    """Project on the leading principal components of the training split, standardised columns for tables."""
+    shift, scale = _scaling(dataset)
+
+    def prepare(items: Tensor) -> Tensor:
+        return ((dataset.modality.features(items) - shift) / scale).double().flatten(1)
+
+    train = prepare(dataset.train.items)
+    centre = train.mean(0)
+    components = torch.linalg.eigh((train - centre).T @ (train - centre)).eigenvectors.flip(1)[:, :COMPONENTS]
+    return Features(
+        name=f"pca{components.shape[1]}:{_digest({'components': components, 'centre': centre})}",
+        preprocessing="scaled by the training split",
+        extract=lambda items: (prepare(items) - centre) @ components,
+    )
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a short hash of weights."""
+    total = hashlib.blake2b(json.dumps(sorted(tensors)).encode(), digest_size=6)
+    for name in sorted(tensors):
+        total.update(tensors[name].contiguous().numpy().tobytes())
+    return total.hexdigest()

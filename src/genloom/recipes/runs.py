@@ -1,0 +1,161 @@
+"""Run directories: what a fit leaves behind, and how a model is read back."""
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from genloom.core import registry
+from genloom.core.card import Card
+from genloom.core.errors import ConfigError, RunError, nearest
+from genloom.core.events import Categorical, Event, Leaf
+from genloom.modalities.base import Modality, View
+from genloom.modalities.datasets import from_json
+from genloom.train.checkpoint import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory and its facts (``run.json``)."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def family(self) -> str:
+        """The registry name."""
+        return str(self.facts["family"])
+
+    @property
+    def name(self) -> str:
+        """The family, with the seed where it is not 0."""
+        return self.family
+
+    @property
+    def card(self) -> Card:
+        """The family's card."""
+        return registry.load(self.family).card
+
+    @property
+    def modality(self) -> Modality:
+        """The modality with its fitted codecs."""
+        return from_json(self.facts["modality"])
+
+    @property
+    def view(self) -> View:
+        """The view of the data that the model was trained on."""
+        return view_named(self.modality, self.facts["view"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes the model is conditional on; none if it is unconditional."""
+        return tuple(self.facts["conditional_on"])
+
+    @property
+    def label_counts(self) -> Tensor:
+        """How often each class occurs in the training split, (classes,)."""
+        return torch.tensor(self.facts["label_counts"], dtype=torch.float64)
+
+    def update(self, **facts: Any) -> None:
+        """Change facts and write them to disk."""
+        self.facts.update(facts)
+        text = json.dumps(self.facts, indent=1)
+        write_atomically(self.folder / "run.json", text.encode())
+
+    def build(self) -> nn.Module:
+        """Return the model, untrained."""
+        family = registry.load(self.family)
+        return family.config(**self.facts["config"]).build(self.view.event, label_event(self.classes))
+
+    def keep(self, weights: Mapping[str, Tensor]) -> None:
+        """Write ``model.safetensors``."""
+        tensors = {k: v.contiguous() for k, v in weights.items()}
+        write_atomically(self.folder / "model.safetensors", save(tensors))
+
+    def load(self) -> nn.Module:
+        """Return the trained model, ready to sample and score.
+
+        Raises:
+            RunError: the weights are missing or do not fit.
+        """
+        path = self.folder / "model.safetensors"
+        if not path.exists():
+            raise RunError(
+                f"{self.folder} holds no model.safetensors: its state is {self.facts['state']!r}; "
+                "finish it with  genloom fit … --resume auto"
+            )
+        model = self.build()
+        try:
+            model.load_state_dict(load_file(path))
+        except (RuntimeError, SafetensorError, OSError) as error:
+            raise RunError(
+                f"{path} does not fit its run.json: {' '.join(str(error).split())[:160]}"
+            ) from error
+        return model.eval().requires_grad_(False)
+
+
+def open_run(folder: str | Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        RunError: it is not one, or belongs to another version of genloom.
+    """
+    folder = Path(folder)
+    path = folder / "run.json"
+    if not path.is_file():
+        beside = [str(p.parent) for p in folder.parent.glob("*/run.json")] if folder.parent.is_dir() else []
+        raise RunError(f"{folder} is not a run directory (no run.json){nearest(str(folder), beside)}")
+    try:
+        facts = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON ({error}): restore it or fit again") from error
+    if facts.get("format") != FORMAT:
+        raise RunError(
+            f"{folder} was written in run format {facts.get('format')!r}, this genloom reads {FORMAT}: "
+            f"use genloom {facts.get('versions', {}).get('genloom', 'of that time')}, or fit again"
+        )
+    return Run(folder, facts)
+
+
+def view_named(modality: Modality, name: str) -> View:
+    """Return a modality's view.
+
+    Raises:
+        ConfigError: it has no such view.
+    """
+    views = {v.name: v for v in modality.views()}
+    if name in views:
+        return views[name]
+    raise ConfigError(
+        f"{modality.name} data have no view {name!r}{nearest(name, views)}; there are {', '.join(views)}"
+    )
+
+
+def view_for(card: Card, modality: Modality) -> View | None:
+    """Return the view whose event the family likes best, None if it accepts none."""
+    views = modality.views()
+    for accepts in card.events:
+        for view in views:
+            if accepts(view.event):
+                return view
+    return None
+
+
+def label_event(classes: tuple[str, ...]) -> Event | None:
+    """Return the condition event of class labels, None for no classes."""
+    return Leaf((), Categorical(len(classes))) if classes else None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on."""
+    return {"genloom": version("genloom"), "torch": torch.__version__, "python": platform.python_version()}

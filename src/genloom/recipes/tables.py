@@ -1,0 +1,116 @@
+"""The leaderboard's columns, its ranks, and the sentences beside it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from genloom.metrics import METRICS, student
+
+RANK_BY = "frechet"
+
+COLUMNS: list[dict[str, str]] = [
+    {"key": name, "title": title, "better": METRICS[name].better, "unit": "", "how": METRICS[name].how}
+    for name, title in (
+        ("frechet", "Fréchet distance"),
+        ("kernel", "Kernel distance"),
+        ("c2st", "Two-sample accuracy"),
+        ("precision", "Precision"),
+        ("recall", "Recall"),
+        ("density", "Density"),
+        ("coverage", "Coverage"),
+    )
+] + [
+    {
+        "key": "inception",
+        "title": "Inception score",
+        "better": "higher",
+        "unit": "",
+        "how": "exp of the mean divergence between a sample's class probabilities and their average, "
+        "by the classifier of the features (Salimans et al. 2016); blind to copying and to missing modes.",
+    },
+    {
+        "key": "nll",
+        "title": "Negative log-likelihood",
+        "better": "lower",
+        "unit": "nats",
+        "how": "Mean of -log p(x) over the test items, in nats of the data, whatever view the model was "
+        "trained on; only equal kinds are ranked against each other.",
+    },
+    {
+        "key": "bits_per_dim",
+        "title": "Bits per dimension",
+        "better": "lower",
+        "unit": "bits",
+        "how": "The negative log-likelihood over the number of scalars of an item, in bits.",
+    },
+    {
+        "key": "copying",
+        "title": "Copies",
+        "better": "lower",
+        "unit": "",
+        "how": "Share of samples that sit closer to a training item than new data do, above what held-out "
+        "items show; a model flagged at p < 0.001 is not ranked.",
+    },
+]
+
+
+def rank_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Number the rows that may be ranked, best first, by the ranking figure."""
+    ranked = [r for r in rows if r["role"] == "model" and r["status"] == "ok" and RANK_BY in r["figures"]]
+    for place, row in enumerate(sorted(ranked, key=lambda r: r["figures"][RANK_BY]["value"]), 1):
+        row["rank"] = place
+
+
+def merge_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one figure per metric: its mean over seeds, with an interval that covers seeds and sampling.
+
+    The half-width is the root of the sum of the squared Student interval of the mean over seeds and the mean
+    squared sampling half-width divided by the number of seeds.
+    """
+    if len(figures) == 1:
+        return dict(figures[0])
+    count = len(figures)
+    merged = {}
+    for name, first in figures[0].items():
+        values = [f[name]["value"] for f in figures]
+        halves = [(f[name]["hi"] - f[name]["lo"]) / 2 for f in figures]
+        seeds = student(0.95, count - 1) * stdev(values) / math.sqrt(count)
+        reach = math.sqrt(seeds**2 + mean(h * h for h in halves) / count)
+        centre = mean(values)
+        merged[name] = {**first, "value": centre, "lo": centre - reach, "hi": centre + reach}
+    return merged
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """Return what a reader should know before quoting a number."""
+    rows = [r for r in results["rows"] if r["role"] == "model"]
+    seeds = len(results["seeds"])
+    said = [
+        "Intervals cover the sampling of test items and of generated ones, not the training: one seed each."
+        if seeds == 1
+        else f"Intervals cover sampling and the variance over {seeds} seeds."
+    ]
+    ranked = sorted((r for r in rows if r["rank"]), key=lambda r: r["rank"])
+    if ranked:
+        said.append(_first_place(ranked))
+    said += [f"{r['name']} failed and is not ranked: {r['why']}." for r in rows if r["status"] == "failed"]
+    said += [
+        f"{r['name']} is flagged as copying and is not ranked: {r['why']}."
+        for r in rows
+        if r["status"] == "copying"
+    ]
+    if any(f.get("kind") not in (None, "exact") for r in rows for k, f in r["figures"].items() if k == "nll"):
+        said.append("Likelihoods are tagged exact, bound or estimate; only equal kinds compare.")
+    return said
+
+
+def _first_place(ranked: Sequence[Mapping[str, Any]]) -> str:
+    best = ranked[0]
+    figure = best["figures"][RANK_BY]
+    level = [r["name"] for r in ranked[1:] if r["figures"][RANK_BY]["lo"] <= figure["hi"]]
+    tie = f"; its interval overlaps that of {', '.join(level)}" if level else ""
+    text = f"{best['title']} ({best['name']}) has the lowest Fréchet distance{tie}."
+    if best["name"].startswith("baseline."):
+        text += " A classical baseline wins here: on small, simple data it is hard to beat."
+    return text

@@ -1,0 +1,58 @@
+"""Draw samples so that sample i of seed s is the same whatever the number asked for."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.capabilities import Sampler, need
+from genloom.core.events import Value, stack, take
+from genloom.core.randomness import SampleNoise
+
+MICRO_BATCH = 64
+"""Rows computed together; fixed and recorded, since a matrix product's last bits depend on it."""
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    n: int,
+    *,
+    seed: int = 0,
+    cond: Tensor | None = None,
+    micro_batch: int = MICRO_BATCH,
+) -> Value:
+    """Draw n samples.
+
+    Args:
+        cond: (n,) conditions, None for unconditional.
+        micro_batch: rows a pass; the last pass is filled up and its surplus dropped.
+
+    Returns:
+        A value of the model's event with n items.
+
+    Raises:
+        Unsupported: the model cannot sample.
+    """
+    sampler = need(model, Sampler, "sample")
+    model.eval()
+    return stack(list(_passes(sampler, n, seed, cond, micro_batch)))
+
+
+def _passes(sampler: Sampler, n: int, seed: int, cond: Tensor | None, size: int) -> Iterator[Value]:
+    for start in range(0, n, size):
+        index = torch.arange(start, start + size)
+        part = None if cond is None else cond[index.clamp_max(n - 1)]
+        drawn = sampler.sample(SampleNoise(seed, index), part)
+        yield take(drawn, slice(0, min(size, n - start)))
+
+
+def balanced_labels(n: int, classes: int) -> Tensor:
+    """Return (n,) labels that cycle through the classes."""
+    return torch.arange(n) % classes
+
+
+def drawn_labels(n: int, counts: Tensor, seed: int) -> Tensor:
+    """Return (n,) labels drawn with frequencies proportional to ``counts`` (classes,)."""
+    noise = SampleNoise(seed, torch.arange(n) + (1 << 40))
+    return noise.categorical(counts.double().log().expand(n, -1))

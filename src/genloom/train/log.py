@@ -1,0 +1,54 @@
+"""Metrics as lines of JSON, and optionally as TensorBoard events."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genloom.core.errors import MissingExtra
+
+
+class MetricLog:
+    """Appends to ``metrics.jsonl``; a resumed run drops the lines after the step it resumes from."""
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._keep_until(step)
+        self._writer: Any = _tensorboard(folder) if tensorboard else None
+
+    def _keep_until(self, step: int) -> None:
+        if self._path.exists():
+            kept = [r for r in read(self._path.parent) if r["step"] <= step]
+            self._path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+
+    def write(self, step: int, seconds: float, figures: dict[str, float]) -> None:
+        """Add one line of figures at a step."""
+        with self._path.open("a") as file:
+            file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **figures}) + "\n")
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flush what TensorBoard still holds."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the logged lines of a run, oldest first; a line cut off by a crash is left out."""
+    path = folder / "metrics.jsonl"
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingExtra("tensorboard", "tensorboard") from error
+    return SummaryWriter(str(folder / "tensorboard"))

@@ -1,0 +1,32 @@
+"""SIGTERM and Ctrl-C become a flag that the loop reads between steps."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop:
+    """Set once a signal asked for the end."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.requested = True
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Collect SIGINT and SIGTERM for the time of the block (in the main thread only)."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

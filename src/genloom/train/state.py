@@ -1,0 +1,134 @@
+"""All that changes while a model trains, as one flat mapping of tensors."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.errors import RunError
+from genloom.core.objective import Average, Objective, Optimiser
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass
+class Best:
+    """The weights with the best validation value so far (lower is better)."""
+
+    value: float = float("inf")
+    step: int = -1
+    weights: Tensors = field(default_factory=dict)
+
+
+@dataclass
+class State:
+    """A model in training: weights, optimisers, average, objective state, and the step."""
+
+    model: nn.Module
+    objective: Objective
+    optimisers: dict[str, torch.optim.Optimizer]
+    average: nn.Module | None
+    best: Best = field(default_factory=Best)
+    step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def fresh(cls, model: nn.Module, objective: Objective) -> "State":
+        """Return the state before the first step."""
+        optimisers = {
+            name: make_optimiser(list(g.module.parameters()), g.optimiser)
+            for name, g in objective.groups.items()
+        }
+        average = copy.deepcopy(model).requires_grad_(False) if objective.average else None
+        return cls(model, objective, optimisers, average)
+
+    @property
+    def scored(self) -> nn.Module:
+        """The module to sample from and score: the average where there is one."""
+        return self.average if self.average is not None else self.model
+
+    def tensors(self) -> Tensors:
+        """Return copies of every tensor, under prefixed names."""
+        found = {f"model/{k}": v for k, v in self.model.state_dict().items()}
+        if self.average is not None:
+            found |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        for name, optimiser in self.optimisers.items():
+            for index, slots in optimiser.state_dict()["state"].items():
+                found |= {
+                    f"optimiser/{name}/{index}/{k}": v for k, v in slots.items() if isinstance(v, Tensor)
+                }
+        found |= {f"state/{k}": v for k, v in self.objective.state.items()}
+        found |= {f"best/{k}": v for k, v in self.best.weights.items()}
+        return {k: v.detach().clone().contiguous() for k, v in found.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set every tensor from ``tensors()``.
+
+        Raises:
+            RunError: names or shapes do not fit this model.
+        """
+        try:
+            self.model.load_state_dict(section(tensors, "model/"))
+            if self.average is not None:
+                self.average.load_state_dict(section(tensors, "average/"))
+        except RuntimeError as error:
+            line = " ".join(str(error).split())
+            raise RunError(f"the checkpoint does not fit this model: {line[:200]}") from error
+        for name, optimiser in self.optimisers.items():
+            _load_optimiser(optimiser, section(tensors, f"optimiser/{name}/"))
+        for name, value in section(tensors, "state/").items():
+            self.objective.state[name].copy_(value)
+        self.best.weights = section(tensors, "best/")
+
+    def result(self) -> Tensors:
+        """Return the weights a fit ends with: the best validated ones, else those of ``scored``."""
+        return self.best.weights or {k: v.detach().clone() for k, v in self.scored.state_dict().items()}
+
+
+def section(tensors: Mapping[str, Tensor], prefix: str) -> Tensors:
+    """Return the entries below a prefix, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def make_optimiser(parameters: list[nn.Parameter], spec: Optimiser) -> torch.optim.Optimizer:
+    """Return the torch optimiser that a spec describes."""
+    if spec.name == "sgd":
+        return torch.optim.SGD(
+            parameters, spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay, foreach=True
+        )
+    kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
+    return kind(parameters, spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)
+
+
+def _load_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
+    slots: dict[int, Tensors] = {}
+    for path, value in tensors.items():
+        index, _, name = path.partition("/")
+        slots.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": slots, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def learning_rate(spec: Optimiser, progress: float) -> float:
+    """Return the rate at a fraction of the budget: linear warm-up, then the schedule down to zero."""
+    if progress < spec.warmup:
+        return spec.lr * progress / spec.warmup
+    rest = (progress - spec.warmup) / max(1 - spec.warmup, 1e-12)
+    if spec.schedule == "linear":
+        return spec.lr * (1 - rest)
+    if spec.schedule == "cosine":
+        return spec.lr * 0.5 * (1 + float(torch.cos(torch.tensor(rest * torch.pi))))
+    return spec.lr
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, profile: Average, step: int) -> None:
+    """Move the average towards the model after step number ``step`` (from 1)."""
+    decay = min(max(0.0, 1 - 1 / max(profile.horizon * step, 1e-12)), profile.limit)
+    ours = [p.detach() for p in average.parameters()]
+    theirs = [p.detach() for p in model.parameters()]
+    if ours:
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+    for mine, other in zip(average.buffers(), model.buffers(), strict=True):
+        mine.copy_(other)
