@@ -10,7 +10,9 @@ from genloom.core.errors import DataError
 from genloom.core.randomness import generator
 from genloom.metrics._rows import checked, chunks, squared_distances
 
-_NEAR, _FAR, _PRIOR = 5, 20, 3.0
+_NEAR, _FAR = 5, 20
+_PRIOR = 3.0
+"""Spacings' worth of weight on the average local dimension, which steadies ties and small counts."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class CopyReport:
 
     Attributes:
         fraction: estimated share of samples that are copies, in [0, 1]: the excess, over the held-out
-            rows, of samples at or below ``threshold``. Read it only where ``flagged``.
+            rows, of samples at or below ``threshold``. Blurred copies may lie above it and go uncounted.
+            Read it only where ``flagged``.
         p_value: of the null that ``copying`` states.
         threshold: the closeness, in [0, 1], below which 1% of the held-out rows lie (0: as close as equal).
         flagged: whether ``p_value`` is below the level asked for.
@@ -69,7 +72,7 @@ def copying(
         train: (N, d) all the rows the model was fitted on, N > 20.
         held_out: (M, d) new rows of the same origin; with M below 100 only many copies can be found.
         seed: keys the breaking of ties in ``row_p``.
-        level: chance of flagging under the null.
+        level: upper bound on the chance of flagging under the null.
 
     Source: after Meehan, Chaudhuri & Dasgupta 2020 (calibrate on held-out rows); Levina & Bickel 2005,
     equation 8 (local dimension), averaged here as inverses with a weak common prior; Vovk, Gammerman &

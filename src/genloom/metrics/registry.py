@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,6 @@ from genloom.metrics.figures import Figure, Fingerprint, groups, jackknife, wils
 from genloom.metrics.two_sample import c2st
 
 _GROUPS = 30
-_CROSS_VALIDATION = 2.25
 
 
 class Metric(NamedTuple):
@@ -86,11 +86,10 @@ def measure(
         kw: settings of the metric (``k``, ``degree``, ``folds`` ...), which enter the fingerprint.
 
     Raises:
-        ConfigError: the metric is unknown.
+        ConfigError: the metric or a setting is unknown.
         DataError: rows are too few, not finite, or of unequal width.
     """
-    if name not in METRICS:
-        raise ConfigError(f"unknown metric {name!r}{nearest(name, METRICS)}; known: {', '.join(METRICS)}")
+    _check_settings(name, kw)
     real, fake = pair(real, fake)
     if min(len(real), len(fake)) < 10:
         raise DataError(
@@ -100,6 +99,16 @@ def measure(
     value, lo, hi, note = _INTERVALS[name](task)
     mark = Fingerprint(_signature(task), METRICS[name].version, features, preprocessing, data)
     return Figure(name, value, lo, hi, len(fake), mark, note=note)
+
+
+def _check_settings(name: str, settings: dict[str, Any]) -> None:
+    if name not in METRICS:
+        raise ConfigError(f"unknown metric {name!r}{nearest(name, METRICS)}; known: {', '.join(METRICS)}")
+    allowed = set(signature(METRICS[name].function).parameters) - {"real", "fake", "seed"}
+    for key in settings:
+        if key not in allowed:
+            known = ", ".join(sorted(allowed)) or "none"
+            raise ConfigError(f"{name} has no setting {key!r}{nearest(key, allowed)}; it takes {known}")
 
 
 @dataclass(frozen=True)
@@ -112,7 +121,8 @@ class _Task:
 
     @property
     def value(self) -> float:
-        return METRICS[self.name].function(self.real, self.fake, **self.settings)
+        seed = {"seed": self.seed} if self.name == "c2st" else {}
+        return METRICS[self.name].function(self.real, self.fake, **seed, **self.settings)
 
     @property
     def count(self) -> int:
@@ -189,9 +199,14 @@ def _share(task: _Task) -> _Interval:
 
 
 def _accuracy(task: _Task) -> _Interval:
-    value = c2st(task.real, task.fake, seed=task.seed, **task.settings)
+    """Divide the number of rows by 1 + J/(J - 1) for J folds, which share their training rows.
+
+    Source: Nadeau & Bengio 2003, section 3: 1/J + test/train in place of 1/J.
+    """
+    value = task.value
+    folds = int(task.settings.get("folds", 5))
     n = 2 * min(len(task.real), len(task.fake))
-    return value, *wilson(value, n / _CROSS_VALIDATION), ""
+    return value, *wilson(value, n / (1 + folds / (folds - 1))), ""
 
 
 _INTERVALS: dict[str, Callable[[_Task], _Interval]] = {

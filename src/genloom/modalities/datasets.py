@@ -29,7 +29,7 @@ class DataOptions(BaseModel):
     size: int | None = Field(None, ge=1, le=4096, description="cut images square and scale to this side")
     limit: int | None = Field(None, ge=1, description="use at most this many training items")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share for test where the source has no split")
-    valid_fraction: float = Field(0.2, gt=0, lt=1, description="share of train for validation")
+    valid_fraction: float = Field(0.2, gt=0, lt=1, description="share for validation")
     seed: int = Field(0, description="seed of splits and of generated points")
     alpha: float = Field(DEFAULT_ALPHA, gt=0, lt=0.5, description="margin of the logit view of images")
     label: str | None = Field(None, description="column of class labels in a table")
