@@ -170,3 +170,11 @@ def tensor(value: Value) -> Tensor:
     if isinstance(value, Tensor):
         return value
     raise DataError("a plain tensor is needed here, not a padded or composite value")
+
+
+def items(value: Value, shape: tuple[int, ...]) -> Tensor:
+    """Return a value that must be a tensor of items of this shape, (B, *shape), or raise ``DataError``."""
+    x = tensor(value)
+    if tuple(x.shape[1:]) == shape:
+        return x
+    raise DataError(f"items of shape {shape} are needed, not {tuple(x.shape[1:])}")

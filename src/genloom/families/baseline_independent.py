@@ -25,6 +25,7 @@ from genloom.core.events import (
     Value,
     categories,
     is_discrete,
+    items,
 )
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Stage
@@ -117,7 +118,9 @@ class Histogram(nn.Module):
         return density.masked_fill(~inside, -torch.inf)
 
     def sample(self, noise: Noise, rows: int) -> Tensor:
-        where = self.table.sample(noise, rows) + noise.uniform(self.table.log_probs.shape[0])
+        where = self.table.sample(noise, rows) + noise.uniform(self.table.log_probs.shape[0]).to(
+            self.table.log_probs
+        )
         return self.lo + where * self.width
 
 
@@ -139,7 +142,7 @@ class Grid(nn.Module):
         return self.table.log_prob(self._level(x))
 
     def sample(self, noise: Noise, rows: int) -> Tensor:
-        return self.lo + self.table.sample(noise, rows) * self.gap
+        return self.lo + self.table.sample(noise, rows).to(self.table.log_probs) * self.gap
 
 
 Scalars = Table | Gauss | Histogram | Grid
@@ -172,20 +175,22 @@ class LeafModel(nn.Module):
 
     def _split(self, value: Value) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return values (B, D), which of them are present, and the lengths (B, 1) if they vary."""
-        if isinstance(value, Padded):
-            axis = self.leaf.length_axis
-            assert axis is not None
+        axis = self.leaf.length_axis
+        if axis is not None:
+            if not isinstance(value, Padded):
+                raise DataError("values with their lengths are needed here, not a plain tensor")
             position = torch.arange(self.leaf.extents[axis]).view(
                 -1, *[1] * (len(self.leaf.shape) - axis - 1)
             )
             reached = position < value.lengths.view(-1, *[1] * len(self.leaf.shape))
-            x, present = value.values, reached.expand_as(value.values)
-            lengths = value.lengths[:, None]
+            x = items(value.values, self.leaf.extents)
+            present, lengths = reached.expand_as(x), value.lengths[:, None]
         else:
-            assert isinstance(value, Tensor)
-            x, present, lengths = value, torch.ones_like(value, dtype=torch.bool), None
+            x, lengths = items(value, self.leaf.extents), None
+            present = torch.ones_like(x, dtype=torch.bool)
         missing = x < 0 if is_discrete(self.leaf.kind) else x.isnan()
-        return x.flatten(1), (present & ~missing).flatten(1), lengths
+        flat = (len(x), self.leaf.dim)
+        return x.reshape(flat), (present & ~missing).reshape(flat), lengths
 
     def fit(self, value: Value) -> None:
         x, present, lengths = self._split(value)

@@ -37,7 +37,7 @@ class Config(card.Config):
         1.0, ge=0, description="weight of the KL term; only 1 trains a bound on the likelihood"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which beta grows from 0")
-    importance_samples: int = Field(64, ge=1, description="K of the bound that log_prob returns")
+    importance_samples: int = Field(32, ge=1, description="K of the bound that log_prob returns")
     emit: Literal["typical", "draw"] = Field(
         "typical", description="samples show the mean of p(x|z), or draw it"
     )

@@ -4,6 +4,8 @@ Features lead: values are (features, B), so that a unit is one contiguous row. D
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -53,13 +55,14 @@ class Made(nn.Module):
         lowest = 0 if context or features == 1 else 1
         degrees = [torch.arange(1, features + 1)]
         degrees += [lowest + torch.arange(width) * (features - lowest) // width for width in hidden]
-        masks = [(after[:, None] >= before).float() for before, after in zip(degrees, degrees[1:])]
+        masks = [(after[:, None] >= before).float() for before, after in pairwise(degrees)]
         last = (torch.arange(features)[:, None] >= degrees[-1]).float().repeat(outputs, 1)
         self.features, self.outputs = features, outputs
         self.counts = [[int((d <= m).sum()) for m in range(features)] for d in degrees]
-        self.layers = nn.ModuleList(MaskedLinear(mask) for mask in [*masks, last])
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        layers = [MaskedLinear(mask) for mask in [*masks, last]]
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Return all outputs.
@@ -86,7 +89,7 @@ class Prefix:
 
     def __init__(self, made: Made, like: Tensor, context: Tensor | None = None) -> None:
         """Start before the first input; ``like`` (D, B) gives the batch size and dtype."""
-        self._layers, self._counts = list(made.layers), made.counts
+        self._layers, self._counts = cast(list[MaskedLinear], list(made.layers)), made.counts
         self._context, self._features = context, made.features
         widths = [layer.mask.shape[1] for layer in self._layers]
         self._units = [like.new_empty(width, like.shape[1]) for width in widths]

@@ -66,7 +66,10 @@ class ResidualBlock(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Self-attention between the pixels of a small map, added to it. It starts as the identity."""
+    """Self-attention between the pixels of a small map, added to it. It starts as the identity.
+
+    Written out: for maps this small, PyTorch's fused kernel takes ten times as long in bfloat16 on a CPU.
+    """
 
     def __init__(self, width: int, head_width: int = 32) -> None:
         super().__init__()
@@ -80,7 +83,8 @@ class PixelAttention(nn.Module):
         b, c, h, w = x.shape
         flat = self.norm(x).permute(0, 2, 3, 1).reshape(b, h * w, c)
         q, k, v = self.qkv(flat).view(b, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        weight = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+        mixed = (weight.to(v.dtype) @ v).transpose(1, 2).reshape(b, h * w, c)
         return x + self.out(mixed).view(b, h, w, c).permute(0, 3, 1, 2)
 
 

@@ -13,6 +13,7 @@ from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.features import features_for
 from genloom.recipes.runs import Run, open_run
+from genloom.report.schema import Results
 from genloom.tasks import sampling
 from genloom.train.config import TrainConfig
 
@@ -93,7 +94,7 @@ def compare(
     seeds: int = 1,
     seed: int = 0,
     progress: bool = False,
-) -> dict[str, Any]:
+) -> Results:
     """Train every suitable family at one budget and rank them, or compare finished runs.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -31,6 +31,7 @@ from genloom.recipes.fitting import FitConfig, condition_classes, fit
 from genloom.recipes.runs import Run, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
+from genloom.report.schema import Results
 from genloom.tasks import sampling
 from genloom.train.checkpoint import digest, write_atomically
 from genloom.train.config import TrainConfig
@@ -95,7 +96,7 @@ def compare(
     command: str = "",
     progress: bool = True,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> Results:
     """Fit and measure every suitable family, and write ``results.json`` and ``report.html`` into ``out``.
 
     Interrupted, the same call goes on where it stopped.
@@ -122,7 +123,7 @@ def compare(
 
 def compare_runs(
     folders: Sequence[Path], out: Path, *, command: str = "", say: Callable[[str], None] = print
-) -> dict[str, Any]:
+) -> Results:
     """Measure finished runs side by side; they must have been trained on the same data.
 
     Raises:
@@ -357,7 +358,7 @@ def _results(
     rows: list[dict[str, Any]],
     command: str,
     seconds: float,
-) -> dict[str, Any]:
+) -> Results:
     budget = _budget(config.train)
     results = {
         "version": 1,
@@ -373,7 +374,7 @@ def _results(
         "rows": rows,
         "skipped": [{"name": n, "reason": r} for n, r in skipped.items()],
     }
-    return results | {"remarks": remarks(results)}
+    return cast("Results", results | {"remarks": remarks(results)})
 
 
 def _budget(train: TrainConfig) -> dict[str, Any]:
@@ -417,6 +418,6 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _write(out: Path, results: Mapping[str, Any], pictures: Pictures) -> None:
+def _write(out: Path, results: Results, pictures: Pictures) -> None:
     write_atomically(out / "results.json", json.dumps(results, indent=1).encode())
     write_atomically(out / "report.html", render(results, pictures).encode())

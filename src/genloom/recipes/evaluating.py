@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def evaluate(run: Run, dataset: Dataset, features: Features, *, limit: int = MAX
     items = run.view.decode(drawn)
     figures = sample_figures(items, dataset, features, test)
     if isinstance(model, Likelihood):
-        figures |= likelihood(model, run, dataset, test)
+        figures |= likelihood(model, run, dataset, limit)
     return Measured(figures, copies_among(items, dataset), items, labels, seconds)
 
 
@@ -104,7 +104,7 @@ def sample_figures(
         "preprocessing": features.preprocessing,
         "data": f"{dataset.fingerprint}:test[{len(test)}]",
     }
-    found = {name: measure(name, real, fake, seed=seed, **about) for name in SAMPLE_METRICS}
+    found = {n: replace(measure(n, real, fake, seed=seed, **about), note="") for n in SAMPLE_METRICS}
     if features.probs is not None:
         found["inception"] = _inception(features.probs(items), features, about["data"], seed)
     return found
@@ -118,17 +118,19 @@ def _inception(probs: Tensor, features: Features, data: str, seed: int) -> Figur
     return Figure("inception", value, min(lo, value), max(hi, value), len(probs), mark)
 
 
-def likelihood(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> dict[str, Figure]:
-    """Return negative log-likelihood (nats an item) and bits a unit of the test items.
+def likelihood(model: nn.Module, run: Run, dataset: Dataset, limit: int) -> dict[str, Figure]:
+    """Return negative log-likelihood (nats an item) and bits a unit of the first test items.
 
     A class-conditional model is scored by p(x) = sum_y p(y) p(x|y), with p(y) from the training labels, so
     that it compares with unconditional ones; with too many classes for that, by p(x|y), and says so.
     """
+    test = dataset.test.take(torch.arange(min(limit, len(dataset.test))))
     scored = score(model, run, test)
-    about = {"data": f"{dataset.fingerprint}:test[{len(test)}]", "preprocessing": dataset.modality.name}
+    data, view = f"{dataset.fingerprint}:test[{len(test)}]", dataset.modality.name
+    units = dataset.modality.units_per_item
     return {
-        "nll": likelihood_figure(scored, **about),
-        "bits_per_dim": likelihood_figure(scored, units=dataset.modality.units_per_item, **about),
+        "nll": likelihood_figure(scored, data=data, preprocessing=view),
+        "bits_per_dim": likelihood_figure(scored, units=units, data=data, preprocessing=view),
     }
 
 
@@ -154,13 +156,13 @@ def copies_among(items: Tensor, dataset: Dataset, seed: int = 0) -> CopyReport:
 
 
 def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
-    """Return the share of copies as a figure; its note has the p-value of the test."""
+    """Return the share of copies as a figure; its note has the p-value of "no closer than new data"."""
     n = len(report.nearest)
     lo, hi = wilson(report.fraction, n)
     mark = Fingerprint(
         f"copying(n={n})", 1, "raw", dataset.modality.name, f"{dataset.fingerprint}:train,test"
     )
-    note = f"p = {report.p_value:.2g} that samples are no closer to training items than new data are"
+    note = f"p = {report.p_value:.2g}"
     return Figure(
         "copying", report.fraction, min(lo, report.fraction), max(hi, report.fraction), n, mark, note=note
     )

@@ -83,19 +83,20 @@ def fit(
     """
     family = registry.load(config.family)
     dataset = dataset or open_data(config.source, config.data)
-    run = _prepare(family, config, dataset, out, resume, command)
-    if run.facts["state"] == "finished":
-        say(f"{out} is finished already; nothing to do")
-        return run
-    try:
-        with ranks.process_group(), stop_on_signal() as stop:
+    with ranks.process_group(), stop_on_signal() as stop:
+        run = _open(lambda: _prepare(family, config, dataset, out, resume, command), out)
+        if run.facts["state"] == "finished":
+            say(f"{out} is finished already; nothing to do")
+            return run
+        run.update(state="running", why="")
+        try:
             _train(run, family.card, config, dataset, stop, previews, progress, say)
-    except Interrupted:
-        run.update(state="interrupted")
-        raise
-    except Diverged as error:
-        run.update(state="failed", why=str(error))
-        raise
+        except Interrupted:
+            run.update(state="interrupted")
+            raise
+        except Diverged as error:
+            run.update(state="failed", why=str(error))
+            raise
     return run
 
 
@@ -154,6 +155,13 @@ def condition_classes(card: Card, dataset: Dataset, choice: str) -> tuple[str, .
     return dataset.classes if possible and choice != "no" else ()
 
 
+def _open(prepare: Callable[[], Run], out: Path) -> Run:
+    """Prepare the run on rank 0; the other ranks read what it wrote."""
+    run = prepare() if ranks.rank() == 0 else None
+    ranks.barrier()
+    return run or open_run(out)
+
+
 def _prepare(
     family: Family, config: FitConfig, dataset: Dataset, out: Path, resume: str, command: str
 ) -> Run:
@@ -193,8 +201,7 @@ def _prepare(
         "command": command,
     }
     run = Run(out, facts)
-    if ranks.rank() == 0:
-        run.update()
+    run.update()
     return run
 
 

@@ -19,6 +19,7 @@ from genloom.core.errors import ConfigError, RunError, nearest
 from genloom.core.events import Categorical, Event, Leaf
 from genloom.modalities.base import Modality, View
 from genloom.modalities.datasets import from_json
+from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 
 FORMAT = 1
@@ -67,10 +68,10 @@ class Run:
         return torch.tensor(self.facts["label_counts"], dtype=torch.float64)
 
     def update(self, **facts: Any) -> None:
-        """Change facts and write them to disk."""
+        """Change facts and, on rank 0, write them to disk."""
         self.facts.update(facts)
-        text = json.dumps(self.facts, indent=1)
-        write_atomically(self.folder / "run.json", text.encode())
+        if ranks.rank() == 0:
+            write_atomically(self.folder / "run.json", json.dumps(self.facts, indent=1).encode())
 
     def build(self) -> nn.Module:
         """Return the model, untrained."""

@@ -83,34 +83,12 @@ def merge_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def remarks(results: Mapping[str, Any]) -> list[str]:
-    """Return what a reader should know before quoting a number."""
-    rows = [r for r in results["rows"] if r["role"] == "model"]
-    seeds = len(results["seeds"])
-    said = [
-        "Intervals cover the sampling of test items and of generated ones, not the training: one seed each."
-        if seeds == 1
-        else f"Intervals cover sampling and the variance over {seeds} seeds."
-    ]
-    ranked = sorted((r for r in rows if r["rank"]), key=lambda r: r["rank"])
-    if ranked:
-        said.append(_first_place(ranked))
-    said += [f"{r['name']} failed and is not ranked: {r['why']}." for r in rows if r["status"] == "failed"]
-    said += [
-        f"{r['name']} is flagged as copying and is not ranked: {r['why']}."
-        for r in rows
-        if r["status"] == "copying"
-    ]
-    if any(f.get("kind") not in (None, "exact") for r in rows for k, f in r["figures"].items() if k == "nll"):
-        said.append("Likelihoods are tagged exact, bound or estimate; only equal kinds compare.")
-    return said
-
-
-def _first_place(ranked: Sequence[Mapping[str, Any]]) -> str:
+    """Return the main finding; the report itself adds ties, unranked rows and what the intervals cover."""
+    ranked = sorted((r for r in results["rows"] if r["rank"]), key=lambda r: r["rank"])
+    if not ranked:
+        return ["No model could be ranked."]
     best = ranked[0]
-    figure = best["figures"][RANK_BY]
-    level = [r["name"] for r in ranked[1:] if r["figures"][RANK_BY]["lo"] <= figure["hi"]]
-    tie = f"; its interval overlaps that of {', '.join(level)}" if level else ""
-    text = f"{best['title']} ({best['name']}) has the lowest Fréchet distance{tie}."
+    text = f"{best['title']} ({best['name']}) has the lowest Fréchet distance to the test data."
     if best["name"].startswith("baseline."):
         text += " A classical baseline wins here: on small, simple data it is hard to beat."
-    return text
+    return [text]

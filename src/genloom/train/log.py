@@ -5,15 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from genloom.core.errors import MissingExtra
+from genloom.train import ranks
 
 
 class MetricLog:
-    """Appends to ``metrics.jsonl``; a resumed run drops the lines after the step it resumes from."""
+    """Appends to ``metrics.jsonl``; a resumed run drops the lines after the step it resumes from.
+
+    Only rank 0 touches the files.
+    """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool = False) -> None:
         self._path = folder / "metrics.jsonl"
-        self._keep_until(step)
-        self._writer: Any = _tensorboard(folder) if tensorboard else None
+        self._writer: Any = _tensorboard(folder) if tensorboard and ranks.rank() == 0 else None
+        if ranks.rank() == 0:
+            self._keep_until(step)
 
     def _keep_until(self, step: int) -> None:
         if self._path.exists():

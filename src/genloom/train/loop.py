@@ -24,6 +24,9 @@ from genloom.train.stream import Order, Stream
 VALIDATIONS = 12
 """Validations in a run, unless told otherwise."""
 
+VALIDATION_SHARE = 0.15
+"""Most of a wall-clock budget that validations may take; there are fewer of them if they are slow."""
+
 Validate = Callable[[nn.Module], Mapping[str, float]]
 """Returns figures; one called ``loss``, if present, chooses the best weights (lower is better)."""
 
@@ -75,7 +78,7 @@ def make_plan(state: State, rhythm: Rhythm, config: TrainConfig, share: float, h
     A wall-clock budget counts these trial steps, compilation and validation.
     """
     if config.steps is not None:
-        return _plan(max(1, round(config.steps * share)), config)
+        return _plan(max(1, round(config.steps * share)), config, VALIDATIONS)
     began = time.perf_counter()
     before = state.tensors()
     if config.flops is not None:
@@ -83,18 +86,20 @@ def make_plan(state: State, rhythm: Rhythm, config: TrainConfig, share: float, h
             train_step(state, replace(rhythm, total=1000))
         flops = float(counter.get_total_flops())
         _restore(state, before)
-        return replace(_plan(max(1, int(config.flops * share / flops)), config), flops_per_step=flops)
+        steps = max(1, int(config.flops * share / flops))
+        return replace(_plan(steps, config, VALIDATIONS), flops_per_step=flops)
     assert config.budget is not None
     budget = config.budget * share
     per_step, per_validation = _time(state, rhythm, hooks, budget)
     _restore(state, before)
-    left = budget - (time.perf_counter() - began) - VALIDATIONS * per_validation
+    count = max(1, min(VALIDATIONS, int(VALIDATION_SHARE * budget / per_validation)))
+    left = budget - (time.perf_counter() - began) - count * per_validation
     steps = int(ranks.agree(max(1, int(left / per_step))))
-    return replace(_plan(steps, config), seconds_per_step=per_step)
+    return replace(_plan(steps, config, int(ranks.agree(count))), seconds_per_step=per_step)
 
 
-def _plan(steps: int, config: TrainConfig) -> Plan:
-    validate_every = config.validate_every or max(1, -(-steps // VALIDATIONS))
+def _plan(steps: int, config: TrainConfig, validations: int) -> Plan:
+    validate_every = config.validate_every or max(1, -(-steps // validations))
     return Plan(steps, validate_every, config.checkpoint_every or max(validate_every, -(-steps // 4)))
 
 
@@ -104,12 +109,14 @@ def _time(state: State, rhythm: Rhythm, hooks: Hooks, budget: float) -> tuple[fl
     train_step(state, rhythm)
     start = time.perf_counter()
     steps = 0
-    while steps < 3 or (time.perf_counter() - start < 0.04 * budget and steps < 50):
+    while ranks.any_rank(steps < 3 or (time.perf_counter() - start < 0.04 * budget and steps < 50)):
         train_step(state, rhythm)
         steps += 1
     per_step = (time.perf_counter() - start) / steps
     start = time.perf_counter()
-    hooks.validate(state.scored)
+    with torch.no_grad():
+        hooks.validate(state.scored)
+        hooks.preview(state.scored, 0)
     return per_step, time.perf_counter() - start
 
 
@@ -130,6 +137,7 @@ def run(
         Interrupted: a signal came; the state was saved.
         Diverged: a term or gradient was not finite; the state before that phase was saved.
     """
+    state.model.train()
     clock = time.perf_counter() - state.seconds
     while state.step < plan.steps:
         try:
@@ -141,9 +149,9 @@ def run(
             raise
         state.seconds = time.perf_counter() - clock
         hooks.watch(state.step, plan.steps, figures)
-        interrupted = ranks.any_rank(stop.requested) if ranks.world() > 1 else stop.requested
+        interrupted = ranks.any_rank(stop.requested)
         last = state.step == plan.steps
-        if (state.step % plan.validate_every == 0 or last) and not interrupted:
+        if state.step % plan.validate_every == 0 or last:
             _validate(state, figures, log, hooks)
             state.seconds = time.perf_counter() - clock
         if interrupted or last or state.step % plan.checkpoint_every == 0:

@@ -33,6 +33,12 @@ def process_group() -> Iterator[None]:
         dist.destroy_process_group()
 
 
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world() > 1:
+        dist.barrier()
+
+
 def share(total: int) -> tuple[int, int]:
     """Return the rows ``lo, hi`` of a global batch that belong to this rank."""
     return total * rank() // world(), total * (rank() + 1) // world()

@@ -38,12 +38,12 @@ def train_step(state: State, rhythm: Rhythm) -> dict[str, float]:
     """
     torch.manual_seed(key(rhythm.seed, rhythm.stage, "global", state.step))
     logs: dict[str, float] = {}
-    draw = state.step * sum(p.repeats for p in state.objective.phases)
+    draw = sum(p.repeats * -(-state.step // p.every) for p in state.objective.phases)
     for phase in state.objective.phases:
-        for repeat in range(phase.repeats):
-            if state.step % phase.every == 0:
+        if state.step % phase.every == 0:
+            for repeat in range(phase.repeats):
                 logs |= _run_phase(state, rhythm, phase, repeat, draw)
-            draw += 1
+                draw += 1
     state.step += 1
     if state.average is not None and state.objective.average is not None:
         update_average(state.average, state.model, state.objective.average, state.step)
@@ -72,6 +72,7 @@ def _run_phase(state: State, rhythm: Rhythm, phase: Phase, repeat: int, draw: in
         if not torch.isfinite(norm):
             raise Diverged(f"the gradient of {name}", phase.name, state.step)
         logs[f"{phase.name}/{name}_grad_norm"] = float(norm)
+    for name, group in zip(phase.trains, groups, strict=True):
         for parameters in state.optimisers[name].param_groups:
             parameters["lr"] = learning_rate(group.optimiser, clock.progress)
         state.optimisers[name].step()

@@ -1,0 +1,66 @@
+"""Cached against naive PixelCNN sampling: 28x28, batch 16, in turns; the naive loop runs the whole network
+for each pixel.
+
+    OMP_NUM_THREADS=1 python bench/pixelcnn_sampling.py [rounds]
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from genloom.core.events import Binary, Leaf
+from genloom.core.randomness import SampleNoise
+from genloom.families.ar_pixelcnn import Config, Model
+
+BATCH = 16
+
+
+@torch.no_grad()
+def naive_sample(model: Model, noise: SampleNoise) -> Tensor:
+    """Draw with one full pass of the network for each pixel."""
+    channels, height, width = model.shape
+    u = noise.uniform(height, width, model.pixel.uniforms_needed).to(model.position)
+    x = torch.zeros(len(u), channels, height, width, dtype=torch.int64)
+    for i in range(height):
+        for j in range(width):
+            x[:, :, i, j] = model.pixel.draw(model(x)[:, i, j], u[:, i, j])
+    return x
+
+
+def seconds(draw: Callable[[SampleNoise], Tensor]) -> tuple[float, Tensor]:
+    """Return the wall time and the result of one draw of ``BATCH`` images."""
+    start = time.perf_counter()
+    x = draw(SampleNoise(0, torch.arange(BATCH)))
+    return time.perf_counter() - start, x
+
+
+def main(rounds: int) -> None:
+    """Print both times, their ratio with its spread, and whether float64 samples are equal."""
+    event = Leaf((1, 28, 28), Binary())
+    torch.manual_seed(0)
+    model = Config.preset(event).build(event, None)
+    assert isinstance(model, Model)
+    times = []
+    for _ in range(rounds):
+        cached, _ = seconds(model.sample)
+        naive, _ = seconds(lambda noise: naive_sample(model, noise))
+        times.append((cached, naive))
+        print(f"cached {cached:.3f} s, naive {naive:.2f} s, ratio {naive / cached:.1f}", flush=True)
+    ratios = sorted(naive / cached for cached, naive in times)
+    print(
+        f"float32, {torch.get_num_threads()} threads: median ratio {statistics.median(ratios):.1f}, "
+        f"from {ratios[0]:.1f} to {ratios[-1]:.1f} in {rounds} rounds"
+    )
+    model.double()
+    same = torch.equal(seconds(model.sample)[1], seconds(lambda noise: naive_sample(model, noise))[1])
+    print(f"float64 samples equal: {same}")
+    if not same:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

@@ -1,0 +1,285 @@
+"""Neural spline flow, autoregressive or coupling. Durkan et al. 2019, arXiv:1906.04032.
+
+Shapes: B batch, D values of an item, H hidden units, K bins, P = 3 K - 1 parameters of a spline. Inside the
+flow values are columns (D, B), which keeps every bin and every hidden unit contiguous.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Literal, Self, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from genloom.core import card
+from genloom.core.capabilities import Invertible, Likelihood, Sampler
+from genloom.core.card import Card, Reference, class_count, real
+from genloom.core.errors import DataError
+from genloom.core.events import Event, Value, describe, flat_leaf, tensor
+from genloom.core.likelihood import Bound, LogProb
+from genloom.core.objective import Optimiser, Stage
+from genloom.core.randomness import Noise
+from genloom.math.splines import parameter_count, rational_quadratic, rational_quadratic_inverse
+from genloom.nn.flows import ActNorm, labels_or_null, log_normal, maximum_likelihood
+from genloom.nn.masked import Made, MaskedLinear, Prefix, affine
+
+Form = Literal["coupling", "autoregressive"]
+Mixing = Literal["reverse", "random", "lu"]
+
+
+class Config(card.Config):
+    """Settings of a neural spline flow."""
+
+    transform: Form = Field("autoregressive", description="autoregressive fits best; coupling draws faster")
+    layers: int = Field(5, gt=0, description="splines in sequence; the paper uses 5 to 10 for tables")
+    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="hidden widths of each network")
+    bins: int = Field(8, gt=1, le=500, description="8 suffices in the paper's ablation")
+    bound: float = Field(4.0, gt=0, description="splines act within; data enters with unit variance")
+    mixing: Mixing = Field("lu", description="between splines: reversed or random order, or LU matrices")
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
+    lr: float = Field(2e-3, gt=0, description="peak rate of Adam, cosine to zero")
+    warmup: float = Field(0.05, ge=0, lt=1, description="first steps are small while splines leave identity")
+    clip: float = Field(1.0, gt=0, description="an outlier near a spline's end has a large gradient")
+    batch_size: int = Field(256, gt=0, description="large enough to fill vector units, small enough to adapt")
+
+    @classmethod
+    def preset(cls, event: Event) -> Self:
+        """Couple where values are so many that drawing them one by one would be slow."""
+        return cls(transform="coupling") if flat_leaf(event).dim > 256 else cls()
+
+    def build(self, event: Event, cond: Event | None) -> "Model":
+        if not real(event):
+            raise DataError(f"flow.nsf needs real numbers of fixed shape, not {describe(event)}")
+        return Model(
+            flat_leaf(event).extents,
+            class_count(cond),
+            self.transform,
+            self.layers,
+            self.hidden,
+            self.bins,
+            self.bound,
+            self.mixing,
+        )
+
+    def stages(self, model: nn.Module) -> list[Stage]:
+        assert isinstance(model, Model)
+        optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
+        objective = maximum_likelihood(
+            model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
+        )
+        return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
+
+
+class Order(nn.Module):
+    """A fixed order of the values."""
+
+    order: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the reordered values (D, B) and the log-determinant ()."""
+        return x.index_select(0, self.order), x.new_zeros(())
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo ``forward``."""
+        return y.index_select(0, self.order.argsort())
+
+
+class LUMatrix(nn.Module):
+    """A random order, then a learned matrix L U with unit lower L, starting as the identity.
+
+    Source: Durkan et al. 2019, section 3.3; the diagonal of U is positive, as exp of its parameters.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.order = Order(torch.randperm(dim))
+        self.lower = nn.Parameter(torch.zeros(dim, dim))
+        self.upper = nn.Parameter(torch.zeros(dim, dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(dim))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        identity = torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
+        return self.lower.tril(-1) + identity, self.upper.triu(1) + self.log_diagonal.exp().diag()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mixed values (D, B) and the log-determinant ()."""
+        lower, upper = self._factors()
+        with torch.autocast(x.device.type, enabled=False):
+            return lower @ (upper @ self.order(x)[0]), self.log_diagonal.sum()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo ``forward``."""
+        lower, upper = self._factors()
+        y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
+        return self.order.inverse(torch.linalg.solve_triangular(upper, y, upper=True))
+
+
+class Autoregressive(nn.Module):
+    """Each value passes a spline set by the values before it; both directions cost one network pass."""
+
+    def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
+        super().__init__()
+        self.bound = bound
+        self.made = Made(dim, parameter_count(bins), hidden, context=classes > 0)
+        self.label = label_table(classes, hidden[0])
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (D, B) after their splines, and the log-determinant (B,)."""
+        raw = self.made(x, columns(self.label, label)).to(x.dtype)
+        y, log_slope = rational_quadratic(x, raw, self.bound)
+        return y, log_slope.sum(0)
+
+    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+        """Undo ``forward``, value by value. Not differentiable."""
+        x = torch.empty_like(y)
+        prefix = Prefix(self.made, y, columns(self.label, label))
+        for d in range(len(y)):
+            x[d] = rational_quadratic_inverse(y[d], prefix.outputs().to(y.dtype), self.bound)
+            prefix.read(x[d])
+        return x
+
+
+class Coupling(nn.Module):
+    """The second half of the values passes splines set by the first half, which stays."""
+
+    def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
+        super().__init__()
+        self.bound, self.kept, self.outputs = bound, dim // 2, parameter_count(bins)
+        widths = [self.kept, *hidden, self.outputs * (dim - self.kept)]
+        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
+        self.label = label_table(classes, hidden[0])
+
+    def _raw(self, kept: Tensor, label: Tensor) -> Tensor:
+        """Return the parameters (P, D - D // 2, B) of the splines."""
+        context = columns(self.label, label)
+        first, *others = cast(list[nn.Linear], list(self.layers))
+        h = affine(first, kept) if context is None else affine(first, kept) + context
+        for layer in others:
+            h = affine(layer, h.relu())
+        return h.unflatten(0, (self.outputs, -1)).to(kept.dtype)
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the values (D, B) after the splines, and the log-determinant (B,)."""
+        kept, moved = x.split((self.kept, len(x) - self.kept))
+        moved, log_slope = rational_quadratic(moved, self._raw(kept, label), self.bound)
+        return torch.cat((kept, moved)), log_slope.sum(0)
+
+    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+        """Undo ``forward``."""
+        kept, moved = y.split((self.kept, len(y) - self.kept))
+        return torch.cat((kept, rational_quadratic_inverse(moved, self._raw(kept, label), self.bound)))
+
+
+def label_table(classes: int, width: int) -> nn.Embedding | None:
+    """Return a vector for each label and for none, all zeros at first; None without labels."""
+    if not classes:
+        return None
+    table = nn.Embedding(classes + 1, width)
+    nn.init.zeros_(table.weight)
+    return table
+
+
+def columns(table: nn.Embedding | None, label: Tensor) -> Tensor | None:
+    """Return the vectors of labels (B,) as columns (H, B)."""
+    return None if table is None else table(label).t()
+
+
+class Model(nn.Module, Sampler, Likelihood, Invertible):
+    """Standardisation, then alternately a mixing of the values and a layer of splines, to normals."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        transform: Form,
+        layers: int,
+        hidden: Sequence[int],
+        bins: int,
+        bound: float,
+        mixing: Mixing,
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes, self.dim = shape, classes, math.prod(shape)
+        kind = Coupling if transform == "coupling" and self.dim > 1 else Autoregressive
+        self.norm = ActNorm(self.dim)
+        self.mixers = nn.ModuleList(make_mixer(mixing, self.dim) for _ in range(layers))
+        self.splines = nn.ModuleList(kind(self.dim, classes, hidden, bins, bound) for _ in range(layers))
+
+    def _steps(self) -> list[tuple[Order | LUMatrix, Autoregressive | Coupling]]:
+        return cast(list, list(zip(self.mixers, self.splines, strict=True)))
+
+    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
+        label = labels_or_null(cond, self.classes, len(x))
+        h, log_det = self.norm(x.flatten(1))
+        h = h.t().contiguous()
+        for mix, spline in self._steps():
+            h, volume = mix(h)
+            h, more = spline(h, label)
+            log_det = log_det + volume + more
+        return h.t(), log_det
+
+    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
+        """Return log p(x | cond), (B,) nats."""
+        z, log_det = self.forward_and_log_det(x, cond)
+        return log_normal(z) + log_det
+
+    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
+        return LogProb(self.log_density(tensor(x), cond), Bound.EXACT, "" if cond is None else "class")
+
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
+        return self.forward_and_log_det(tensor(x), cond)[0]
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
+        """Return the items (B, *shape) of codes (B, D). Not differentiable."""
+        label = labels_or_null(cond, self.classes, len(z))
+        h = z.t().contiguous()
+        for mix, spline in reversed(self._steps()):
+            h = mix.inverse(spline.inverse(h, label))
+        return self.norm.inverse(h.t()).unflatten(1, self.shape)
+
+    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
+        return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
+
+
+def make_mixer(mixing: Mixing, dim: int) -> Order | LUMatrix:
+    """Return what reorders or mixes values before a layer of splines."""
+    if mixing == "lu" and dim > 1:
+        return LUMatrix(dim)
+    return Order(torch.randperm(dim) if mixing == "random" else torch.arange(dim).flip(0))
+
+
+def blind_weights(model: nn.Module) -> frozenset[str]:
+    """Name the weights that their mask removes entirely, as where there is a single value."""
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedLinear)]
+    return frozenset(f"{name}.weight" for name, layer in layers if not layer.mask.any())
+
+
+CARD = Card(
+    name="flow.nsf",
+    title="Neural spline flow",
+    summary="Bends data into normals by monotone splines that can be undone, with an exact likelihood.",
+    events=(real,),
+    conditions="class",
+    likelihood=Bound.EXACT,
+    references=(
+        Reference("Durkan et al.", 2019, "Neural spline flows", "arXiv:1906.04032"),
+        Reference(
+            "Germain et al.", 2015, "MADE: Masked autoencoder for distribution estimation", "arXiv:1502.03509"
+        ),
+    ),
+    good_at=("Tables and other vectors of up to some hundred numbers.", "Exact densities, and codes."),
+    bad_at=("Large images: it does not know that pixels have neighbours.", "Data on a thin surface."),
+    autocast=True,
+)

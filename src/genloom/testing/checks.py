@@ -1,0 +1,441 @@
+"""The checks. Each takes a family's subject and raises ``AssertionError`` where a promise is broken."""
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from genloom.core.capabilities import (
+    ClosedForm,
+    Denoiser,
+    Energy,
+    Invertible,
+    Latent,
+    Likelihood,
+    Sampler,
+    need,
+)
+from genloom.core.errors import GenloomError
+from genloom.core.events import Leaf, Padded, Value, rows, stack, take, tensor
+from genloom.core.likelihood import Bound, LogProb
+from genloom.core.objective import Clock, Phase
+from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.testing.subject import (
+    BATCH,
+    CLASSES,
+    ROWS,
+    SAMPLES,
+    Case,
+    Subject,
+    as_capability,
+    objectives,
+    rhythm,
+    row_noise,
+    sampler,
+)
+from genloom.testing.values import REFUSABLE, require, require_legal
+from genloom.train.state import State
+from genloom.train.step import train_step
+
+FEW = 6
+"""Items scored in one call."""
+
+
+def each_case(check: Callable[[Case], None]) -> Callable[[Subject], None]:
+    """Turn a check of one case into a check of all, with the case in the message of a failure."""
+
+    def run(subject: Subject) -> None:
+        for case in subject.cases:
+            with naming(str(case)):
+                check(case)
+
+    run.__doc__ = check.__doc__
+    return run
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put ``where`` before the text of whatever is raised, as an ``AssertionError``."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError(f"{where}: {error}") from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise AssertionError(f"{where}: {type(error).__name__}: {text}") from error
+
+
+def equal(a: Value, b: Value) -> bool:
+    """Tell whether two values agree in every tensor."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, Padded) and isinstance(b, Padded):
+        return torch.equal(a.values, b.values) and torch.equal(a.lengths, b.lengths)
+    assert not isinstance(a, Tensor | Padded)
+    assert not isinstance(b, Tensor | Padded)
+    return all(equal(a[name], b[name]) for name in a)
+
+
+def doubled(x: Value) -> Value:
+    """Return floating-point tensors in float64, and anything else unchanged."""
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+@torch.no_grad()
+def score(model: nn.Module, x: Value, cond: Tensor | None) -> LogProb:
+    """Return log p(x | cond), always with the same noise."""
+    return need(model, Likelihood, "log_prob").log_prob(x, cond, noise=row_noise(rows(x)))
+
+
+def card_is_sane(subject: Subject) -> None:
+    """The card names the family, says what it is, and cites a paper."""
+    card = subject.family.card
+    require(card.name == subject.name, f"the card is called {card.name!r}, the registry row {subject.name!r}")
+    for text in ("title", "summary", "events", "references", "good_at", "bad_at"):
+        require(bool(getattr(card, text)), f"the card has no {text}")
+    for reference in card.references:
+        require(bool(reference.where), f"{reference.title} has no address")
+    scored = subject.offers(Likelihood)
+    require(
+        scored == (card.likelihood is not None),
+        "the card names a likelihood that models do not have, or none",
+    )
+
+
+def config_is_closed(subject: Subject) -> None:
+    """The configuration is frozen, refuses unknown keys, and survives JSON."""
+    for case in subject.cases:
+        config = case.config
+        again = type(config)(**json.loads(config.model_dump_json()))
+        require(again == config, f"{case}: the preset is not the same after a round trip through JSON")
+        name = next(iter(type(config).model_fields), None)
+        if name is not None:
+            require(refuses(setattr, config, name, getattr(config, name)), "the configuration is not frozen")
+        accepts = not refuses(type(config), **{**config.model_dump(), "no_such_setting": 1})
+        require(not accepts, "the configuration accepts unknown keys")
+
+
+def refuses(call: Callable[..., Any], *args: Any, **kwargs: Any) -> bool:
+    """Tell whether a call raises pydantic's ``ValidationError``."""
+    try:
+        call(*args, **kwargs)
+    except ValidationError:
+        return True
+    return False
+
+
+def samples_are_legal(case: Case) -> None:
+    """Samples have the event's shape and dtype, and legal values."""
+    require_legal(case.event, case.samples, SAMPLES)
+
+
+def samples_do_not_depend_on_how_many(case: Case) -> None:
+    """The first samples are the same, bit for bit, however many are drawn; only the noise is random."""
+    torch.manual_seed(2)
+    few = case.sample(3)
+    require(equal(few, take(case.samples, slice(0, 3))), "sample i changes with the number of samples")
+
+
+def samples_do_not_see_each_other(case: Case) -> None:
+    """A sample is the same, bit for bit, whatever rows it is drawn with."""
+    near, far = torch.arange(BATCH), torch.arange(BATCH)
+    far[3:] += 1000
+    labels, others = case.labels(BATCH), case.labels(BATCH)
+    if others is not None:
+        others[3:] = 0
+    with torch.no_grad():
+        a = sampler(case).sample(SampleNoise(0, near), labels)
+        b = sampler(case).sample(SampleNoise(0, far), others)
+    first = slice(0, 3)
+    require(equal(take(a, first), take(b, first)), "a sample depends on the other rows of its batch")
+
+
+def likelihood_keeps_its_word(case: Case) -> None:
+    """Scores are finite, (B,), of the card's kind, and a function of the item, its label and its noise."""
+    x, cond = case.items(FEW), case.labels(FEW)
+    scored = score(case.model, x, cond)
+    require_scores(scored, case.family.card.likelihood, FEW)
+    torch.manual_seed(3)
+    again = score(case.model, x, cond)
+    require(torch.equal(again.value, scored.value), "the same items and noise give other scores")
+    swapped = stack([take(x, slice(0, 3)), take(case.data, slice(ROWS - 3, ROWS))])
+    beside = score(case.model, swapped, cond)
+    require(torch.equal(beside.value[:3], scored.value[:3]), "a score depends on the other rows of its batch")
+
+
+def require_scores(scored: LogProb, kind: Bound | None, count: int) -> None:
+    """Raise ``AssertionError`` unless the scores are finite, (B,), and of a kind."""
+    value = scored.value
+    require(tuple(value.shape) == (count,), f"the shape of log_prob is {tuple(value.shape)}, not ({count},)")
+    require(value.is_floating_point() and bool(value.isfinite().all()), "some scores are not finite")
+    require(scored.kind is kind, f"log_prob returns {scored.kind}, the card says {kind}")
+    if kind is Bound.ESTIMATE:
+        require(scored.stderr is not None, "an estimate must come with its standard error")
+    if scored.stderr is not None:
+        require(scored.stderr.shape == value.shape, "stderr must have the shape of the scores")
+
+
+def likelihood_refuses_other_shapes(case: Case) -> None:
+    """An item of another shape is an error, and is never broadcast."""
+    if not isinstance(case.event, Leaf) or case.event.length_axis is not None or not case.event.shape:
+        return
+    x = tensor(case.items(FEW))
+    wrong = {"one value along the last axis": x[..., :1], "one value more": torch.cat([x, x[..., :1]], -1)}
+    for title, value in wrong.items():
+        try:
+            score(case.model, value, case.labels(FEW))
+        except Exception:
+            continue
+        raise AssertionError(f"log_prob accepts an item of shape {tuple(value.shape[1:])}: {title}")
+
+
+def works_in_float64(case: Case) -> None:
+    """A model in float64 samples and scores in float64, and agrees with float32 where it is deterministic."""
+    model, x, cond = case.double(), doubled(case.items(FEW)), case.labels(FEW)
+    drawn = case.sample(3, model)
+    if isinstance(drawn, Tensor) and drawn.is_floating_point():
+        require(drawn.dtype == torch.float64, f"samples of a float64 model are {drawn.dtype}")
+    if not isinstance(model, Likelihood):
+        return
+    precise = score(model, x, cond)
+    require_scores(precise, case.family.card.likelihood, FEW)
+    if precise.kind in (Bound.EXACT, Bound.LOWER, Bound.UPPER):
+        rough = score(case.model, case.items(FEW), cond).value.double()
+        gap = (rough - precise.value).abs() / (1 + precise.value.abs())
+        require(bool(gap.max() < 1e-2), f"float32 and float64 scores differ by {float(gap.max()):.1%}")
+
+
+def training_reaches_everything(case: Case) -> None:
+    """The phases give every trainable parameter a gradient and move it; the closed form yields figures."""
+    trained = case.trained
+    require(
+        not trained.without_gradient, f"no gradient within 20 steps: {', '.join(trained.without_gradient)}"
+    )
+    require(not trained.unmoved, f"not moved within 20 steps: {', '.join(trained.unmoved)}")
+    for name, value in trained.figures.items():
+        require(isinstance(value, float) and value == value, f"the figure {name} is {value}")
+    require(trained.figures.get("finite", 1.0) == 1.0, "some parameters are not finite after 20 steps")
+
+
+def training_is_keyed(case: Case) -> None:
+    """A loss is a function of the batch and the noise it is given, and of no other randomness."""
+    for stage, objective in objectives(case, copied(case)):
+        for phase in objective.phases:
+            if phase.loss is not None:
+                first, second = (loss_of(case, phase, seed) for seed in (1, 2))
+                require(torch.equal(first, second), f"the loss of {stage.name}/{phase.name} is not keyed")
+
+
+def loss_of(case: Case, phase: Phase, seed: int) -> Tensor:
+    """Return a phase's loss of fixed items and noise, with torch's own generator seeded."""
+    torch.manual_seed(seed)
+    batch: dict[str, Value] = {"x": case.items(BATCH)}
+    labels = case.labels(BATCH)
+    if labels is not None:
+        batch["cond"] = labels
+    noise = TrainNoise(generator("testing"), BATCH, 0, BATCH)
+    assert phase.loss is not None
+    return phase.loss(batch, noise, Clock(1, 2)).total.detach()
+
+
+def micro_batches_add_up(case: Case) -> None:
+    """A batch in two halves gives the gradient of the whole, so that ranks and accumulation agree."""
+    if case.family.card.couples_samples:
+        return
+    whole, halves = (stepped_in_float64(case, accumulate) for accumulate in (1, 2))
+    for name, gradient in whole.items():
+        scale = float(gradient.abs().max()) + 1e-9
+        gap = float((gradient - halves[name]).abs().max()) / scale
+        require(gap < 1e-4, f"the gradient of {name} changes by {gap:.1%} when the batch is split in two")
+
+
+def stepped_in_float64(case: Case, accumulate: int) -> dict[str, Tensor]:
+    """Return the gradients of one step of every stage."""
+    model = case.double().train()
+    found: dict[str, Tensor] = {}
+    for stage, objective in objectives(case, model):
+        train_step(State.fresh(model, objective), rhythm(case, stage, accumulate, double=True))
+        found |= {
+            f"{stage.name}/{n}": p.grad.clone() for n, p in model.named_parameters() if p.grad is not None
+        }
+    return found
+
+
+def resumes_exactly(case: Case) -> None:
+    """Two steps, a checkpoint, a fresh model and two more steps equal four steps bit for bit."""
+    for number, stage in enumerate(case.config.stages(case.build())):
+        if stage.objective is None:
+            continue
+        steps = rhythm(case, stage)
+        straight, first, second = (fresh_state(case, number, seed) for seed in (0, 0, 1))
+        for state, count in ((straight, 4), (first, 2)):
+            for _ in range(count):
+                train_step(state, steps)
+        second.load(load(save(first.tensors())))
+        second.step = first.step
+        for _ in range(2):
+            train_step(second, steps)
+        expected, found = straight.tensors(), second.tensors()
+        require(set(expected) == set(found), "a resumed state has other tensors than an uninterrupted one")
+        changed = [n for n, t in expected.items() if not torch.equal(t, found[n])]
+        require(not changed, f"resuming changes {', '.join(changed[:3])}")
+
+
+def fresh_state(case: Case, stage: int, seed: int) -> State:
+    """Return the state before a stage of an untrained model."""
+    model = case.build(seed)
+    objective = case.config.stages(model)[stage].objective
+    assert objective is not None
+    return State.fresh(model, objective)
+
+
+def weights_are_everything(case: Case) -> None:
+    """A fresh model with the saved weights samples and scores as the trained one."""
+    weights = {k: v.contiguous() for k, v in case.model.state_dict().items()}
+    model = case.build(seed=1)
+    model.load_state_dict(load(save(weights)))
+    model.eval()
+    require(
+        equal(case.sample(3, model), take(case.samples, slice(0, 3))), "loaded weights give other samples"
+    )
+    if isinstance(model, Likelihood):
+        x, cond = case.items(FEW), case.labels(FEW)
+        before, after = (score(m, x, cond).value for m in (case.model, model))
+        require(torch.equal(before, after), "loaded weights give other scores")
+
+
+def modes_agree(case: Case) -> None:
+    """Sampling and scoring do not depend on train() and eval()."""
+    model = copied(case).train()
+    noise = row_noise(BATCH)
+    with torch.no_grad():
+        drawn = need(model, Sampler, "sample").sample(noise, case.labels(BATCH))
+    require(
+        equal(take(drawn, slice(0, 3)), take(case.samples, slice(0, 3))), "samples differ in train() mode"
+    )
+    if isinstance(model, Likelihood):
+        x, cond = case.items(FEW), case.labels(FEW)
+        before, after = (score(m, x, cond).value for m in (case.model, model))
+        require(torch.equal(before, after), "scores differ in train() mode")
+
+
+def copied(case: Case) -> nn.Module:
+    """Return a copy of the trained model."""
+    return copy.deepcopy(case.model)
+
+
+def trains_in_bfloat16(case: Case) -> None:
+    """A step under autocast keeps parameters, gradients and terms finite and in float32."""
+    model = copied(case).train()
+    for stage, objective in objectives(case, model):
+        figures = train_step(State.fresh(model, objective), rhythm(case, stage, bf16=True))
+        require(all(v == v for v in figures.values()), f"a figure of {stage.name} is NaN")
+    for name, p in model.named_parameters():
+        require(p.dtype == torch.float32 and bool(p.isfinite().all()), f"{name} is {p.dtype} or not finite")
+
+
+def labels_matter(case: Case) -> None:
+    """Labels may be given, left out, or null; giving one changes what the model does."""
+    if not case.classes:
+        return
+    null, zeros = torch.full((FEW,), CLASSES), torch.zeros(FEW, dtype=torch.int64)
+    with torch.no_grad():
+        conds = (None, null, zeros, zeros + 1)
+        draws = [sampler(case).sample(row_noise(FEW), cond) for cond in conds]
+    for value in draws:
+        require_legal(case.event, value, FEW)
+    require(equal(draws[0], draws[1]), "samples with the null label differ from those without a label")
+    changed = not equal(draws[2], draws[3])
+    if isinstance(case.model, Likelihood):
+        without, nulled, zero, one = (
+            score(case.model, case.items(FEW), cond).value for cond in (None, null, zeros, zeros + 1)
+        )
+        require(torch.equal(without, nulled), "scores with the null label differ from those without a label")
+        changed = changed or not torch.equal(zero, one)
+    require(changed, "the card takes class labels, but they change neither samples nor scores")
+
+
+def codes_decode(case: Case) -> None:
+    """Codes are finite, one for each item, and decode to legal items."""
+    model, x, cond = as_capability(case, Latent), case.items(FEW), case.labels(FEW)
+    with torch.no_grad():
+        z = model.encode(x, cond)
+        decoded = model.decode(z, cond)
+    require(len(z) == FEW and bool(z.isfinite().all()), "codes must be (B, ...) and finite")
+    require_legal(case.event, decoded, FEW)
+
+
+def inverse_inverts(case: Case) -> None:
+    """In float64, decoding a code gives the item back to 1e-8, and log_det is that of autograd's Jacobian."""
+    model, cond = need(case.double(), Invertible, "invertible"), case.labels(2)
+    x = tensor(doubled(case.items(2))).requires_grad_()
+    z, log_det = model.forward_and_log_det(x, cond)
+    back = tensor(model.decode(z.detach(), cond))
+    gap = float((back - x).detach().abs().max())
+    require(gap < 1e-8, f"decode(encode(x)) misses x by {gap:.2g}")
+    columns = [torch.autograd.grad(part.sum(), x, retain_graph=True)[0] for part in z.flatten(1).T]
+    jacobian = torch.stack([c.flatten(1) for c in columns], 1)
+    require(jacobian.shape[1] == jacobian.shape[2], "codes must have as many values as items")
+    require(log_det.shape == (2,), f"the shape of log_det is {tuple(log_det.shape)}, not (2,)")
+    error = float((torch.linalg.slogdet(jacobian).logabsdet - log_det).detach().abs().max())
+    require(error < 1e-8 * jacobian.shape[1], f"log_det misses the Jacobian's by {error:.2g} nats")
+
+
+def denoiser_denoises(case: Case) -> None:
+    """The estimate of the clean item has the item's shape and is finite."""
+    x = torch.randn(FEW, *leaf_of(case).extents, generator=generator("testing"))
+    with torch.no_grad():
+        clean = as_capability(case, Denoiser).denoise(x, torch.ones(FEW, dtype=torch.int64), case.labels(FEW))
+    require(
+        clean.shape == x.shape, f"the shape of the estimate is {tuple(clean.shape)}, not {tuple(x.shape)}"
+    )
+    require(bool(clean.isfinite().all()), "the estimate is not finite")
+
+
+def leaf_of(case: Case) -> Leaf:
+    """Return the event of a case, which must be a leaf."""
+    assert isinstance(case.event, Leaf)
+    return case.event
+
+
+def energy_is_minus_score(case: Case) -> None:
+    """Energies are finite, (B,), and differ between items as minus the log-likelihood does."""
+    x, cond = case.items(FEW), case.labels(FEW)
+    with torch.no_grad():
+        energy = as_capability(case, Energy).energy(x, cond)
+    require(energy.shape == (FEW,) and bool(energy.isfinite().all()), "energies must be (B,) and finite")
+    if case.family.card.likelihood in (Bound.EXACT, Bound.ESTIMATE, Bound.UNNORMALISED):
+        total = energy + score(case.model, x, cond).value
+        spread = float((total - total.mean()).abs().max())
+        require(spread < 1e-3 * (1 + float(energy.abs().max())), "energy and log_prob do not agree")
+
+
+def closed_form_fits(case: Case) -> None:
+    """A second fit gives the same weights, whatever torch's own generator says."""
+    again = case.build(seed=1)
+    torch.manual_seed(4)
+    need(again, ClosedForm, "fit").fit(case.data, case.held_out, row_noise(1), case.labels(ROWS))
+    for name, value in case.model.state_dict().items():
+        require(torch.equal(again.state_dict()[name], value), f"a second fit gives another {name}")
+
+
+def refuses_other_events(subject: Subject) -> None:
+    """An event that the card does not accept and models cannot take is refused with a ``GenloomError``."""
+    accepted = {case.title for case in subject.cases}
+    for title in REFUSABLE:
+        event = subject.events.get(title)
+        if event is None or title in accepted:
+            continue
+        try:
+            subject.family.config.preset(event).build(event, None)
+        except GenloomError:
+            continue
+        except Exception as error:
+            raise AssertionError(f"{title}: {type(error).__name__} instead of a GenloomError") from error
+        raise AssertionError(f"{title}: the card does not accept it, and yet a model was built")

@@ -1,0 +1,28 @@
+"""Every family that genloom brings keeps every promise that it makes."""
+
+from collections.abc import Mapping
+
+import pytest
+
+from genloom.core import registry
+from genloom.testing import Check, checks_for
+
+CHEAP: Mapping[str, Mapping[str, object]] = {
+    "energy.rbm": {
+        "hidden": 32,
+        "chains": 40,
+        "temperatures": 60,
+        "sample_temperatures": 20,
+        "sample_steps": 5,
+    },
+    "diffusion.ddpm": {"sampling_steps": 6, "bound_terms": 4},
+    "vae.gaussian": {"importance_samples": 4},
+}
+"""Settings that change how long sampling and scoring take, and not what they promise."""
+
+CHECKS = [c for name in registry.BUILT_IN for c in checks_for(name, settings=CHEAP.get(name, {}))]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=str)
+def test_family(check: Check) -> None:
+    check()
