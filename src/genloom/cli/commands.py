@@ -1,6 +1,5 @@
 """The commands: they parse, call one recipe, and print."""
 
-import json
 import platform
 import shlex
 import sys
@@ -16,14 +15,13 @@ from rich.table import Table
 
 from genloom.core import registry
 from genloom.core.card import Card
-from genloom.core.errors import ConfigError, nearest
+from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, fitting
-from genloom.recipes.evaluating import copying_figure, evaluate
-from genloom.recipes.features import features_for
+from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, all_figures, evaluate_run
 from genloom.recipes.fitting import card_facts
-from genloom.recipes.runs import Run, open_run, versions
+from genloom.recipes.runs import labels_for, open_run, to_json, versions
 from genloom.report.terminal import leaderboard, remarks
 from genloom.tasks import sampling
 from genloom.train.checkpoint import write_atomically
@@ -33,8 +31,12 @@ from genloom.train.loop import bf16_pays
 FIT_SECONDS = 60.0
 
 Json = Annotated[
-    bool, Parameter(name="--json", negative=(), help="Print JSON for machines on standard output.")
+    bool,
+    Parameter(
+        name="--json", negative=(), show_default=False, help="Print JSON for machines on standard output."
+    ),
 ]
+Seed = Annotated[int, Parameter(help="Decides all that is random.")]
 Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Reading = Annotated[DataOptions, Parameter(name="data")]
@@ -56,10 +58,11 @@ def compare_command(
     ] = None,
     conditional: Conditional = "auto",
     seeds: Annotated[int, Parameter(help="Fits of each family, with different seeds.")] = 1,
-    seed: int = 0,
+    seed: Seed = 0,
     out: Out = None,
     dry_run: Annotated[
-        bool, Parameter(negative=(), help="Print the plan and an estimate of the time.")
+        bool,
+        Parameter(negative=(), show_default=False, help="Print the plan and an estimate of the time."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -84,7 +87,7 @@ def compare_command(
             data=data,
             conditional=conditional,
             models=_models(model or {}),
-            seeds=at_least_one(seeds, "--seeds"),
+            seeds=at_least(1, seeds, "--seeds"),
             seed=seed,
         )
         if dry_run:
@@ -109,7 +112,7 @@ def fit_command(
     model: Overrides | None = None,
     view: Annotated[str | None, Parameter(help="How the data are offered: levels, scaled, logit …")] = None,
     conditional: Conditional = "auto",
-    seed: int = 0,
+    seed: Seed = 0,
     out: Out = None,
     resume: Resume = "auto",
     json: Json = False,
@@ -125,16 +128,12 @@ def fit_command(
         family, source, parsed(model or {}), train.lasting(FIT_SECONDS), data, view, conditional, seed
     )
     say = speaker(json)
-    dataset = open_data(source, data)
-    say(f"data: {dataset.description}")
     out = out or fitting.default_out(config)
-    run = fitting.fit(
-        config, out, dataset=dataset, resume=resume, progress=not json, command=spoken(), say=say
-    )
+    run = fitting.fit(config, out, resume=resume, progress=not json, command=spoken(), say=say)
     if json:
         return emit(run.facts)
     best = run.facts.get("best", {}).get("value")
-    figure = "" if best is None else f", {best:.2f} nats an item on validation"
+    figure = "" if best is None else f", {float(best):.2f} nats an item on validation"
     print(f"{out / 'model.safetensors'}: {run.facts['steps']:,} steps{figure}")
 
 
@@ -142,7 +141,7 @@ def sample_command(
     run: Path,
     *,
     n: Annotated[int, Parameter(name=("-n", "--n"), help="How many.")] = 64,
-    seed: int = 0,
+    seed: Seed = 0,
     label: Annotated[
         str | None,
         Parameter(name=("--label", "--cond"), help="A class, by name or number; 'each' cycles through all."),
@@ -155,8 +154,8 @@ def sample_command(
     Args:
         run: a run directory.
     """
+    count = at_least(1, n, "-n")
     opened = open_run(run)
-    count = at_least_one(n, "-n")
     labels = labels_for(opened, label, count, seed)
     model = opened.load()
     value = sampling.sample(model, count, seed=seed, cond=labels, micro_batch=opened.facts["sample_batch"])
@@ -174,7 +173,7 @@ def sample_command(
 def evaluate_command(
     run: Path,
     *,
-    limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = 2048,
+    limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = MAX_ITEMS,
     features: Annotated[Path | None, Parameter(help="Feature weights of another comparison.")] = None,
     out: Out = None,
     json: Json = False,
@@ -185,17 +184,15 @@ def evaluate_command(
         run: a run directory.
     """
     opened = open_run(run)
-    facts = opened.facts["data"]
-    dataset = open_data(facts["source"], DataOptions(**facts["options"]))
-    measured = evaluate(opened, dataset, features_for(dataset, features), limit=limit)
-    figures = {**measured.figures, "copying": copying_figure(measured.copies, dataset)}
+    measured = evaluate_run(opened, features=features, limit=at_least(LEAST_ITEMS, limit, "--limit"))
+    figures = all_figures(measured)
     plain = {
         name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
     }
     result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.copies.flagged}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomically(out / "evaluation.json", dumps(result).encode())
+        write_atomically(out / "evaluation.json", to_json(result).encode())
     if json:
         return emit(result)
     table = Table(
@@ -244,7 +241,7 @@ def info_command(family: str, *, json: Json = False) -> None:
 
 
 def doctor_command(*, json: Json = False) -> None:
-    """Check this installation and machine: versions, speed, extras, and one training step of a family."""
+    """Check this installation and machine: versions, threads, extras, and whether each family builds."""
     facts = {
         **versions(),
         **comparing.machine(),
@@ -258,7 +255,8 @@ def doctor_command(*, json: Json = False) -> None:
         return emit(facts)
     table = Table("what", "value", show_header=False)
     for name, value in facts.items():
-        table.add_row(name, dumps(value) if isinstance(value, dict) else str(value))
+        text = "\n".join(f"{k}: {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name, text)
     Console().print(table)
 
 
@@ -320,32 +318,20 @@ def _models(nested: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str,
 
 def parsed(values: dict[str, str]) -> dict[str, Any]:
     """Read texts such as ``64``, ``true`` or ``[1, 2]`` as the values they spell; pydantic checks them."""
-    return {name: yaml.safe_load(text) if isinstance(text, str) else text for name, text in values.items()}
+    return {name: _literal(name, text) for name, text in values.items()}
 
 
-def labels_for(run: Run, label: str | None, n: int, seed: int) -> torch.Tensor | None:
-    """Return the (n,) labels asked for.
-
-    Raises:
-        ConfigError: the run is not conditional, or has no such class.
-    """
-    if label is None:
-        return sampling.drawn_labels(n, run.label_counts, seed) if run.classes else None
-    if not run.classes:
-        raise ConfigError(f"{run.folder} is not conditional on classes: drop --label")
-    if label == "each":
-        return sampling.balanced_labels(n, len(run.classes))
-    if label in run.classes:
-        return torch.full((n,), run.classes.index(label))
-    raise ConfigError(
-        f"no class {label!r}{nearest(label, run.classes)}; the classes are {', '.join(run.classes)}"
-    )
+def _literal(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"setting {name}: {text!r} is not a value") from error
 
 
-def at_least_one(value: int, name: str) -> int:
-    """Return a positive number, or raise ``ConfigError``."""
-    if value < 1:
-        raise ConfigError(f"{name} must be at least 1, not {value}")
+def at_least(least: int, value: int, name: str) -> int:
+    """Return a number that is large enough, or raise ``ConfigError``."""
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, not {value}")
     return value
 
 
@@ -360,10 +346,5 @@ def spoken() -> str:
 
 
 def emit(value: Any) -> None:
-    """Print JSON."""
-    print(dumps(value))
-
-
-def dumps(value: Any) -> str:
-    """Return JSON text."""
-    return json.dumps(value, indent=1, default=str)
+    """Print strict JSON."""
+    print(to_json(value))

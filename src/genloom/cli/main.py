@@ -1,12 +1,14 @@
 """The command line's front door: names and help only; torch is loaded by the command that needs it."""
 
+import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
-from cyclopts.config import Yaml
 
-from genloom.core.errors import GenloomError, Interrupted
+from genloom.cli.settings import with_config
+from genloom.core.errors import GenloomError, Interrupted, complaint
 
 COMMANDS = {
     "compare": "Train every suitable family at one budget and rank them; or compare finished runs.",
@@ -17,6 +19,10 @@ COMMANDS = {
     "info": "Show what a family is, takes and offers.",
     "doctor": "Check this installation and machine.",
 }
+
+EPILOGUES = dict.fromkeys(
+    ("compare", "fit"), "--config FILE reads any of these from YAML; flags beside it win."
+)
 
 
 def app() -> App:
@@ -31,7 +37,12 @@ def app() -> App:
         result_action="return_value",
     )
     for name, text in COMMANDS.items():
-        made.command(f"genloom.cli.commands:{name}_command", name=name, help=text)
+        made.command(
+            f"genloom.cli.commands:{name}_command",
+            name=name,
+            help=text,
+            help_epilogue=EPILOGUES.get(name, ""),
+        )
     return made
 
 
@@ -42,39 +53,36 @@ def _version() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; an expected failure becomes one line on standard error and exit code 2."""
+    """Run the command line; an expected failure becomes one line on standard error and exit code 2.
+
+    Ctrl-C and SIGTERM end it with one line and exit code 130.
+    """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(tokens)
-    except Interrupted as error:
-        print(f"genloom: {error}", file=sys.stderr)
-        sys.exit(130)
+        app()(with_config(tokens))
+    except (Interrupted, KeyboardInterrupt) as error:
+        _fail(str(error) or "interrupted", 130)
     except (GenloomError, CycloptsError) as error:
-        print(f"genloom: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        _fail(_explained(error), 2)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _run(tokens: list[str]) -> None:
-    command = app()
-    path = _take_config(tokens)
-    if path is not None:
-        command.config = [Yaml(path, must_exist=True, use_commands_as_keys=False)]
-    command(tokens)
+def _fail(text: str, code: int) -> NoReturn:
+    """Print one line on standard error and exit."""
+    print(f"genloom: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(code)
 
 
-def _take_config(tokens: list[str]) -> str | None:
-    """Remove ``--config FILE`` from the tokens and return FILE."""
-    for place, token in enumerate(tokens):
-        if token == "--config" and place + 1 < len(tokens):
-            path = tokens[place + 1]
-            del tokens[place : place + 2]
-            return path
-        if token.startswith("--config="):
-            del tokens[place]
-            return token.removeprefix("--config=")
-    return None
-
-
-def one_line(error: Exception) -> str:
-    """Return an error's text on one line."""
-    return " ".join(str(error).split())
+def _explained(error: GenloomError | CycloptsError) -> str:
+    """Return an error's text; of a refused setting, the flag and what is wrong with it."""
+    cause, argument = error.__cause__, getattr(error, "argument", None)
+    if argument is not None and argument.name == "--model":
+        return f"--model cannot stand alone: {argument.parameter.help}"
+    if argument is None or not hasattr(cause, "errors"):
+        return str(error)
+    prefix = "--" if argument.name == "*" else f"{argument.name}."
+    return complaint(cause.errors(), prefix)

@@ -1,7 +1,8 @@
 """Errors a user can act on: one line that says what is wrong and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class GenloomError(Exception):
@@ -49,3 +50,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean X?`` for the closest known word, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def complaint(details: Sequence[Mapping[str, Any]], prefix: str = "") -> str:
+    """Return the first of pydantic's complaints as one line such as ``steps must be at least 1, not 0``.
+
+    Args:
+        details: what ``ValidationError.errors()`` returned.
+        prefix: is put before the name of the setting.
+    """
+    first = details[0]
+    name = prefix + ".".join(map(str, first["loc"])).replace("_", "-" if prefix else "_")
+    text = first["msg"].removeprefix("Value error, ").split(", unable")[0]
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {name}"
+    if not text.startswith("Input should"):
+        return f"{name}: {text}" if first["loc"] else text
+    text = text.replace("Input should", "must").replace("greater than or equal to", "at least")
+    return f"{name} {text.replace('less than or equal to', 'at most')}, not {first['input']!r}"

@@ -30,6 +30,11 @@ class LogProb:
     stderr: Tensor | None = None
 
 
+def given(cond: object | None) -> str:
+    """Return what ``LogProb.given`` says of a model's condition: "class", or "" for none."""
+    return "" if cond is None else "class"
+
+
 def weaken(kind: Bound, by: Bound) -> Bound:
     """Return the kind of a sum of a ``kind`` figure and one that is itself ``by`` relative to the truth.
 

@@ -16,7 +16,7 @@ from genloom.core.capabilities import Likelihood, Sampler
 from genloom.core.card import Card, Reference, binary_image, class_count, level_image
 from genloom.core.errors import DataError
 from genloom.core.events import Batch, Event, Value, categories, describe, image_leaf, tensor
-from genloom.core.likelihood import Bound, LogProb
+from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.causal_conv import GatedLayer, GatedLayerCache, pixels_left, rows_above
@@ -254,7 +254,7 @@ class Model(nn.Module, Sampler, Likelihood):
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
         images = tensor(x)
         nats = self.pixel.log_prob(self(images, cond), images.permute(0, 2, 3, 1))
-        return LogProb(nats.flatten(1).sum(1), Bound.EXACT, "" if cond is None else "class")
+        return LogProb(nats.flatten(1).sum(1), Bound.EXACT, given(cond))
 
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:

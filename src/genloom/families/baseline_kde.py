@@ -13,7 +13,7 @@ from genloom.core import card
 from genloom.core.capabilities import ClosedForm, Likelihood, Sampler
 from genloom.core.card import Card, Reference
 from genloom.core.errors import DataError
-from genloom.core.events import Bounded, Event, Leaf, Value, flat_leaf, tensor
+from genloom.core.events import Bounded, Event, Leaf, Value, flat_leaf, items
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Stage
 from genloom.core.randomness import Noise
@@ -117,14 +117,14 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
 
     def flat(self, x: Value) -> Tensor:
         """Return rows (B, D) in the dtype of the centres."""
-        return tensor(x).flatten(1).to(self.centres)
+        return items(x, self.leaf.extents).flatten(1).to(self.centres)
 
 
 CARD = Card(
     name="baseline.kde",
     title="Kernel density estimate",
     summary="Every training row, blurred by a Gaussian whose width is chosen on validation rows.",
-    events=(card.continuous_box, card.real),
+    events=(card.real, card.continuous_box),
     likelihood=Bound.EXACT,
     references=(
         Reference(

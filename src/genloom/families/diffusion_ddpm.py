@@ -17,8 +17,8 @@ from genloom.core import card
 from genloom.core.capabilities import Denoiser, Likelihood, Sampler
 from genloom.core.card import class_count, graded_image, real
 from genloom.core.errors import ConfigError
-from genloom.core.events import Batch, Bounded, Event, Leaf, Real, Value, describe, flat_leaf, tensor
-from genloom.core.likelihood import Bound, LogProb
+from genloom.core.events import Batch, Bounded, Event, Leaf, Real, Value, describe, flat_leaf, items, tensor
+from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math import schedules
@@ -68,7 +68,7 @@ class Config(card.Config):
         if not isinstance(leaf.kind, Bounded):
             return cls(variance="forward", sampler="ddpm", sampling_steps=100, batch_size=256)
         if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), bound_terms=16, lr=4e-3, batch_size=64)
+            return cls(widths=(32, 64), eta=0.5, bound_terms=16, lr=4e-3, batch_size=64)
         return cls(patch=2)
 
     def build(self, event: Event, cond: Event | None) -> "Model":
@@ -279,14 +279,14 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
 
         Source: Ho et al. 2020, equation 5.
         """
-        x = tensor(x)
+        x = items(x, self.leaf.extents)
         label = self.labels(cond, len(x))
         ranges = schedules.strata(2, self.timesteps, self.bound_terms)
         times = schedules.draw_times(ranges, noise.uniform(len(ranges.count)))
         bound = self._decoder_term(x, label, noise) - self._prior_term(x)
         for j, count in enumerate(ranges.count.tolist()):
             bound = bound - count * self._transition_term(x, times[:, j], label, noise)
-        return LogProb(bound.to(x.dtype), Bound.LOWER, "" if cond is None else "class")
+        return LogProb(bound.to(x.dtype), Bound.LOWER, given(cond))
 
     def _noisy_and_estimate(
         self, x0: Tensor, time: Tensor, label: Tensor, noise: Noise

@@ -32,9 +32,9 @@ class Config(card.Config):
     algorithm: Literal["pcd", "cd"] = Field(
         "pcd", description="negative chains persist, or start at the data"
     )
-    k: int = Field(5, gt=0, description="Gibbs steps per update: each buys a larger rate without divergence")
-    chains: int = Field(500, gt=0, description="persistent chains, whose noise the gradient inherits")
-    lr: float = Field(1e-3, gt=0, description="peak rate; falls linearly to 0, so that chains catch up")
+    k: int = Field(2, gt=0, description="Gibbs steps per update: each buys a larger rate without divergence")
+    chains: int = Field(250, gt=0, description="persistent chains, whose noise the gradient inherits")
+    lr: float = Field(5e-3, gt=0, description="peak rate; falls linearly to 0, so that chains catch up")
     decay: float = Field(0.0, ge=0, description="penalty per squared weight in nats: keeps chains mixing")
     batch_size: int = Field(250, gt=0, description="data noise comparable to that of the chains")
     horizon: float = Field(0.1, gt=0, le=1, description="fraction of the past that weights are averaged over")

@@ -179,13 +179,14 @@ class Critic(nn.Module):
     """Maps items (B, *S) and labels (B,) in 0..K to scores (B,).
 
     The label enters by projection (Miyato & Koyama 2018, arXiv:1802.05637, eq. 3): w.h + embedding(label).h.
-    The score is computed in the item's own precision, whatever that of the features.
+    Only differences of scores matter, so there is no bias. The score is computed in the item's own
+    precision, whatever that of the features.
     """
 
     def __init__(self, classes: int, width: int, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(width, 1)
+        self.head = nn.Linear(width, 1, bias=False)
         self.label = nn.Embedding(classes + 1, width) if classes else None
 
     def forward(self, x: Tensor, label: Tensor) -> Tensor:

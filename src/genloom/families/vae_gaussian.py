@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from genloom.core import card
 from genloom.core.capabilities import Latent, Likelihood, Sampler
 from genloom.core.events import Batch, Event, Value, flat_leaf, tensor
-from genloom.core.likelihood import Bound, LogProb
+from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.likelihoods import Output, output_for, to_input
@@ -214,7 +214,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
             z = mean + log_std.exp() * noise.normal(self.latent_dim).to(mean)
             log_px = self.output.log_prob(self.likelihood_parameters(z, cond), x).flatten(1).sum(1)
             log_weights.append(log_px + normal_log_prob(z, z * 0, z * 0) - normal_log_prob(z, mean, log_std))
-        return LogProb(importance_weighted_bound(torch.stack(log_weights)), Bound.LOWER)
+        return LogProb(importance_weighted_bound(torch.stack(log_weights)), Bound.LOWER, given(cond))
 
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:
         return self.posterior(tensor(x), cond)[0]

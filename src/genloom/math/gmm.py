@@ -78,7 +78,9 @@ class LowRank:
     def _inner(self) -> Tensor:
         """Return the Cholesky factor of I + W^T V^-1 W, (K, R, R)."""
         eye = torch.eye(self.loading.shape[2]).to(self.mean)
-        inner: Tensor = torch.linalg.cholesky(eye + self.loading.mT @ (self.loading / self.variance[..., None]))
+        inner: Tensor = torch.linalg.cholesky(
+            eye + self.loading.mT @ (self.loading / self.variance[..., None])
+        )
         return inner
 
     def log_density(self, x: Tensor) -> Tensor:

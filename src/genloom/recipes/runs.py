@@ -1,6 +1,7 @@
 """Run directories: what a fit leaves behind, and how a model is read back."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,20 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from genloom.core import registry
-from genloom.core.card import Card
-from genloom.core.errors import ConfigError, RunError, nearest
+from genloom.core.card import Card, Config
+from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf
 from genloom.modalities.base import Modality, View
 from genloom.modalities.datasets import from_json
+from genloom.tasks import sampling
 from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 
 FORMAT = 1
+
+NEEDED = frozenset(
+    ("state", "family", "config", "train", "view", "conditional_on", "seed", "data", "modality")
+    + ("label_counts", "sample_batch")
+)
+"""What every ``run.json`` says."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +80,40 @@ class Run:
         """Change facts and, on rank 0, write them to disk."""
         self.facts.update(facts)
         if ranks.rank() == 0:
-            write_atomically(self.folder / "run.json", json.dumps(self.facts, indent=1).encode())
+            write_atomically(self.folder / "run.json", to_json(self.facts).encode())
+
+    @property
+    def config(self) -> Config:
+        """The family's settings.
+
+        Raises:
+            RunError: this version of the family does not take them.
+        """
+        try:
+            return registry.load(self.family).config(**self.facts["config"])
+        except ValidationError as error:
+            raise RunError(
+                f"{self.folder} does not fit this version of {self.family}: {complaint(error.errors())}"
+            ) from error
 
     def build(self) -> nn.Module:
         """Return the model, untrained."""
-        family = registry.load(self.family)
-        return family.config(**self.facts["config"]).build(self.view.event, label_event(self.classes))
+        return self.config.build(self.view.event, label_event(self.classes))
+
+    @property
+    def weights(self) -> Path:
+        """The file of trained weights.
+
+        Raises:
+            RunError: the run is not finished.
+        """
+        path = self.folder / "model.safetensors"
+        if not path.is_file():
+            raise RunError(
+                f"{self.folder} holds no model.safetensors, its state is {self.facts['state']!r}: "
+                "finish it with the command that began it"
+            )
+        return path
 
     def keep(self, weights: Mapping[str, Tensor]) -> None:
         """Write ``model.safetensors``."""
@@ -89,13 +126,7 @@ class Run:
         Raises:
             RunError: the weights are missing or do not fit.
         """
-        path = self.folder / "model.safetensors"
-        if not path.exists():
-            raise RunError(
-                f"{self.folder} holds no model.safetensors: its state is {self.facts['state']!r}; "
-                "finish it with  genloom fit … --resume auto"
-            )
-        model = self.build()
+        path, model = self.weights, self.build()
         try:
             model.load_state_dict(load_file(path))
         except (RuntimeError, SafetensorError, OSError) as error:
@@ -117,14 +148,16 @@ def open_run(folder: str | Path) -> Run:
         beside = [str(p.parent) for p in folder.parent.glob("*/run.json")] if folder.parent.is_dir() else []
         raise RunError(f"{folder} is not a run directory (no run.json){nearest(str(folder), beside)}")
     try:
-        facts = json.loads(path.read_text())
-    except ValueError as error:
+        facts = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
         raise RunError(f"{path} is not valid JSON ({error}): restore it or fit again") from error
     if facts.get("format") != FORMAT:
         raise RunError(
             f"{folder} was written in run format {facts.get('format')!r}, this genloom reads {FORMAT}: "
-            f"use genloom {facts.get('versions', {}).get('genloom', 'of that time')}, or fit again"
+            "use the genloom that wrote it, or fit again"
         )
+    if missing := sorted(NEEDED - set(facts)):
+        raise RunError(f"{path} does not say {', '.join(missing)}: restore it or fit again")
     return Run(folder, facts)
 
 
@@ -138,7 +171,7 @@ def view_named(modality: Modality, name: str) -> View:
     if name in views:
         return views[name]
     raise ConfigError(
-        f"{modality.name} data have no view {name!r}{nearest(name, views)}; there are {', '.join(views)}"
+        f"{modality.name} data have no view {name!r}{nearest(name, views)}  (there are {', '.join(views)})"
     )
 
 
@@ -152,6 +185,30 @@ def view_for(card: Card, modality: Modality) -> View | None:
     return None
 
 
+def labels_for(run: Run, label: str | int | None, n: int, seed: int) -> Tensor | None:
+    """Return (n,) labels: of one class by name or number, of ``each`` in turn, or drawn as in the training data.
+
+    Returns:
+        None for a run that is not conditional.
+
+    Raises:
+        ConfigError: a label was asked for, and the run is not conditional or has no such class.
+    """
+    if label is None:
+        return sampling.drawn_labels(n, run.label_counts, seed) if run.classes else None
+    if not run.classes:
+        raise ConfigError(f"{run.folder} is not conditional on classes: leave the label out")
+    if label == "each":
+        return sampling.balanced_labels(n, len(run.classes))
+    numbers = {str(i): i for i in range(len(run.classes))}
+    known = numbers if isinstance(label, int) else numbers | {c: i for i, c in enumerate(run.classes)}
+    if str(label) in known:
+        return torch.full((n,), known[str(label)])
+    raise ConfigError(
+        f"no class {label!r}{nearest(str(label), run.classes)}  (there are {', '.join(run.classes)})"
+    )
+
+
 def label_event(classes: tuple[str, ...]) -> Event | None:
     """Return the condition event of class labels, None for no classes."""
     return Leaf((), Categorical(len(classes))) if classes else None
@@ -160,3 +217,16 @@ def label_event(classes: tuple[str, ...]) -> Event | None:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     return {"genloom": version("genloom"), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def to_json(value: Any) -> str:
+    """Return strict JSON text: a number that is not finite becomes the text inf, -inf or nan."""
+    return json.dumps(_finite(value), indent=1, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

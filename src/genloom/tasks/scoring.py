@@ -34,12 +34,11 @@ def log_prob(
         index = torch.arange(start, start + rows(piece))
         label = None if cond is None else cond[start : start + batch]
         parts.append(scorer.log_prob(piece, label, noise=SampleNoise(seed, index)))
-    given = "" if cond is None else "label"
     spread = [p.stderr for p in parts if p.stderr is not None]
     return LogProb(
         torch.cat([p.value.double() for p in parts]),
         parts[0].kind,
-        given,
+        parts[0].given,
         torch.cat(spread) if spread else None,
     )
 
