@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from genloom.core.errors import Unsupported
 from genloom.core.events import Binary, Bounded, Categorical, Event, Leaf, Real, describe
 from genloom.core.randomness import Noise
+from genloom.math.logistic import discretised_logistic
 
 
 class Output(nn.Module, ABC):
@@ -85,14 +86,7 @@ class DiscretisedLogistic(Output):
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         mean, log_scale = self._location_and_scale(parameters)
-        centre = x.to(mean.dtype) * (2 / (self.k - 1)) - 1 - mean
-        half, rate = 1 / (self.k - 1), torch.exp(-log_scale)
-        upper, lower = (centre + half) * rate, (centre - half) * rate
-        # log(sigmoid(u) - sigmoid(l)) = log sigmoid(u) + log sigmoid(-l) + log(1 - e^(l-u))
-        inside = F.logsigmoid(upper) + F.logsigmoid(-lower) + torch.log(-torch.expm1(lower - upper))
-        return torch.where(
-            x == 0, F.logsigmoid(upper), torch.where(x == self.k - 1, F.logsigmoid(-lower), inside)
-        )
+        return discretised_logistic(x.to(mean.dtype) * (2 / (self.k - 1)) - 1, mean, log_scale, self.k)
 
     def _level(self, y: Tensor) -> Tensor:
         return ((y + 1) * ((self.k - 1) / 2)).round().long().clamp(0, self.k - 1)
