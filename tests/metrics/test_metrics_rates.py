@@ -64,3 +64,10 @@ def test_refusals() -> None:
         bits_per_dim(torch.zeros(2), torch.tensor([1, 0]))
     with pytest.raises(DataError):
         likelihood_figure(LogProb(torch.tensor([math.nan, 0.0]), Bound.EXACT), data="x")
+
+
+def test_a_bracketed_estimate_says_between_which_rates_the_truth_lies() -> None:
+    log_prob = LogProb(torch.full((10,), -20.0), Bound.ESTIMATE, bracket=(2.0, 1.0))
+    assert likelihood_figure(log_prob, data="d").note == "bracket 19 to 22"
+    bits = likelihood_figure(log_prob, data="d", units=10)
+    assert bits.note == f"bracket {19 / 10 / math.log(2):.4g} to {22 / 10 / math.log(2):.4g}"

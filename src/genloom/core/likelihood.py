@@ -21,13 +21,15 @@ class LogProb:
     """Log-likelihood of a batch.
 
     ``value`` has shape (B,), in nats. ``given`` names what was conditioned on ("" for nothing).
-    ``stderr`` (B,) accompanies an estimate.
+    ``stderr`` (B,) accompanies an estimate, and so may a ``bracket`` (below, above): nats by which the truth
+    may lie below and above every value.
     """
 
     value: Tensor
     kind: Bound
     given: str = ""
     stderr: Tensor | None = None
+    bracket: tuple[float, float] | None = None
 
 
 def given(cond: object | None) -> str:

@@ -264,10 +264,14 @@ class Model(nn.Module, Energy, Likelihood, Sampler):
 
     @torch.no_grad()
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
-        """Return -F(x) - log Z with log Z by annealed importance sampling, the same for every batch."""
+        """Return -F(x) - log Z with log Z by annealed importance sampling, the same for every batch.
+
+        The bracket is that of log Z.
+        """
         log_z = self.known_log_partition()
         value = -self.energy(x) - log_z.estimate
-        return LogProb(value, Bound.ESTIMATE, stderr=torch.full_like(value, log_z.stderr))
+        bracket = (log_z.upper - log_z.estimate, log_z.estimate - log_z.lower)
+        return LogProb(value, Bound.ESTIMATE, stderr=torch.full_like(value, log_z.stderr), bracket=bracket)
 
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:  # noqa: ARG002

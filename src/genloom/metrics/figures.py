@@ -183,10 +183,15 @@ def wilson(share: float, n: float, *, level: float = 0.95) -> tuple[float, float
 
 
 def student(level: float, dof: int) -> float:
-    """Return the two-sided quantile of Student's t, to 1e-3 for 9 degrees of freedom and more.
+    """Return the two-sided quantile of Student's t: exact for 1 and 2 degrees of freedom, within 1% for 3 at
+    level 0.95, to 1e-3 for 9 and more.
 
-    Source: Abramowitz & Stegun 26.7.5.
+    Source: Abramowitz & Stegun 26.7.5; the first two have closed forms.
     """
+    if dof == 1:
+        return math.tan(math.pi * level / 2)
+    if dof == 2:
+        return level * math.sqrt(2 / (1 - level * level))
     z = NormalDist().inv_cdf((1 + level) / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96

@@ -60,8 +60,18 @@ def likelihood_figure(
     reach = student(0.95, len(value) - 1) * spread.sqrt().item() / weight.sum().item()
     lo, hi = (ratio - reach, ratio + reach) if math.isfinite(ratio) else (-math.inf, math.inf)
     mark = Fingerprint(name, 1, "none", preprocessing, data)
-    note = "" if log_prob.stderr is None else f"mean stderr {log_prob.stderr.double().mean().item():.3g} nats"
+    note = _doubt(ratio, log_prob, 1.0 if units is None else weight.mean().item())
     return Figure(name, ratio, lo, hi, len(value), mark, log_prob.kind.value, log_prob.given, note)
+
+
+def _doubt(rate: float, log_prob: LogProb, scale: float) -> str:
+    """Say between which rates the truth lies, or the standard error, where the likelihood is an estimate."""
+    if log_prob.bracket is not None:
+        below, above = log_prob.bracket
+        return f"bracket {rate - above / scale:.4g} to {rate + below / scale:.4g}"
+    if log_prob.stderr is not None:
+        return f"mean stderr {log_prob.stderr.double().mean().item():.3g} nats"
+    return ""
 
 
 def _units(units: Tensor | int, log_prob: Tensor) -> Tensor:

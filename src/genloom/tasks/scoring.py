@@ -40,6 +40,7 @@ def log_prob(
         parts[0].kind,
         parts[0].given,
         torch.cat(spread) if spread else None,
+        parts[0].bracket,
     )
 
 
