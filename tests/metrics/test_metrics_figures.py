@@ -75,16 +75,18 @@ def test_broken_figures_are_refused() -> None:
             Figure("frechet", 1.0, lo, hi, 1, MARK)
 
 
-@pytest.mark.parametrize("dof", [9, 29, 500])
+@pytest.mark.parametrize("dof", [1, 2, 9, 29, 500])
 @pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 def test_student_matches_scipy(dof: int, level: float) -> None:
     assert student(level, dof) == pytest.approx(scipy.stats.t.ppf((1 + level) / 2, dof), rel=2e-3)
 
 
 def test_wilson_matches_scipy() -> None:
-    for hits, n in ((0, 10), (7, 10), (300, 300)):
+    for hits, n in ((0, 10), (7, 10), (40, 40), (300, 300)):
         expected = scipy.stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
-        assert wilson(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        lo, hi = wilson(hits / n, n)
+        assert (lo, hi) == pytest.approx((expected.low, expected.high), abs=1e-12)
+        assert lo <= hits / n <= hi
 
 
 def test_jackknife_of_a_mean_has_the_textbook_error() -> None:

@@ -19,7 +19,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, fitting
-from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, all_figures, evaluate_run
+from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
 from genloom.recipes.runs import labels_for, open_run, to_json, versions
 from genloom.report.terminal import leaderboard, remarks
@@ -174,6 +174,7 @@ def evaluate_command(
     run: Path,
     *,
     limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = MAX_ITEMS,
+    scored: Annotated[int, Parameter(help="Most test items to take the likelihood of.")] = SCORED_ITEMS,
     features: Annotated[Path | None, Parameter(help="Feature weights of another comparison.")] = None,
     out: Out = None,
     json: Json = False,
@@ -184,8 +185,13 @@ def evaluate_command(
         run: a run directory.
     """
     opened = open_run(run)
-    measured = evaluate_run(opened, features=features, limit=at_least(LEAST_ITEMS, limit, "--limit"))
-    figures = all_figures(measured)
+    measured = evaluate_run(
+        opened,
+        features=features,
+        limit=at_least(LEAST_ITEMS, limit, "--limit"),
+        scored=at_least(2, scored, "--scored"),
+    )
+    figures = measured.figures
     plain = {
         name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
     }

@@ -1,5 +1,6 @@
 """The command line's front door: names and help only; torch is loaded by the command that needs it."""
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def app() -> App:
         exit_on_error=False,
         print_error=False,
         result_action="return_value",
+        suppress_keyboard_interrupt=False,
     )
     for name, text in COMMANDS.items():
         made.command(
@@ -55,7 +57,7 @@ def _version() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; an expected failure becomes one line on standard error and exit code 2.
 
-    Ctrl-C and SIGTERM end it with one line and exit code 130.
+    Ctrl-C and SIGTERM end it with one line and exit code 130; a closed pipe, as of ``| head``, in silence.
     """
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -65,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(str(error) or "interrupted", 130)
     except (GenloomError, CycloptsError) as error:
         _fail(_explained(error), 2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     finally:
@@ -79,10 +84,9 @@ def _fail(text: str, code: int) -> NoReturn:
 
 def _explained(error: GenloomError | CycloptsError) -> str:
     """Return an error's text; of a refused setting, the flag and what is wrong with it."""
-    cause, argument = error.__cause__, getattr(error, "argument", None)
+    argument, details = getattr(error, "argument", None), getattr(error.__cause__, "errors", None)
     if argument is not None and argument.name == "--model":
         return f"--model cannot stand alone: {argument.parameter.help}"
-    if argument is None or not hasattr(cause, "errors"):
+    if argument is None or details is None:
         return str(error)
-    prefix = "--" if argument.name == "*" else f"{argument.name}."
-    return complaint(cause.errors(), prefix)
+    return complaint(details(), "--" if argument.name == "*" else f"{argument.name}.")

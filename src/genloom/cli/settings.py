@@ -14,7 +14,7 @@ LENGTHS = frozenset(("--steps", "--budget", "--flops"))
 
 
 def with_config(tokens: Sequence[str]) -> list[str]:
-    """Return a command line with ``--config FILE`` replaced by the file's settings; flags given beside it win.
+    """Return a command line with ``--config FILE`` replaced by its settings; flags given beside it win.
 
     Raises:
         ConfigError: the file is not a YAML mapping.
@@ -72,7 +72,7 @@ def _flags(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[st
 
 
 def _text(value: Any, literal: bool) -> str:
-    """Return a value as a flag spells it: a literal for the family's settings, else plain or comma-separated."""
+    """Return a value as a flag spells it: a literal for a family's setting, else plain, lists with commas."""
     if literal or isinstance(value, bool):
         return json.dumps(value, default=str)
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)

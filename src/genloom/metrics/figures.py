@@ -179,7 +179,7 @@ def wilson(share: float, n: float, *, level: float = 0.95) -> tuple[float, float
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     reach = math.sqrt(z2 * share * (1 - share) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    return max(0.0, min(share, centre - reach)), min(1.0, max(share, centre + reach))
 
 
 def student(level: float, dof: int) -> float:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from genloom.core.events import Event, Value
 from genloom.core.likelihood import LogProb
-from genloom.core.randomness import Noise
+from genloom.core.randomness import Noise, generator
 
 
 class View(ABC):
@@ -93,6 +94,10 @@ class Split:
     def take(self, index: Tensor) -> "Split":
         """Select items by index or mask."""
         return Split(self.items[index], None if self.labels is None else self.labels[index])
+
+    def some(self, n: int) -> "Split":
+        """Return at most n of the items, spread over the whole split in an order fixed by its size alone."""
+        return self.take(torch.randperm(len(self), generator=generator("some", len(self)))[:n])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ class Classifier(nn.Module):
     Images (C, H, W) go through residual convolutions, vectors through a multilayer perceptron.
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int, features: int = 64, channels: int = 32) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, features: int = 64, channels: int = 24) -> None:
         super().__init__()
         image = len(shape) == 3
         self.body = _convolutions(shape, channels, features) if image else _perceptron(shape, features)

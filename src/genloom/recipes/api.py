@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
+from genloom.core.errors import ConfigError, complaint
 from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
-from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.datasets import DataOptions
 from genloom.recipes import comparing, evaluating, fitting
-from genloom.recipes.features import features_for
-from genloom.recipes.runs import Run, open_run
+from genloom.recipes.runs import Run, labels_for, open_run
 from genloom.report.schema import Results
 from genloom.tasks import sampling
 from genloom.train.config import TrainConfig
@@ -54,8 +55,8 @@ def fit(
         family,
         str(source),
         model or {},
-        TrainConfig(**(train or {})).lasting(FIT_SECONDS),
-        DataOptions(**(data or {})),
+        _settings(TrainConfig, train).lasting(FIT_SECONDS),
+        _settings(DataOptions, data),
         view,
         conditional,
         seed,
@@ -74,12 +75,15 @@ def load(folder: str | Path) -> "Trained":
 
 
 def evaluate(folder: str | Path, *, limit: int = evaluating.MAX_ITEMS) -> dict[str, Figure]:
-    """Measure a trained run on its held-out data; every figure carries its interval and fingerprint."""
-    run = open_run(folder)
-    facts = run.facts["data"]
-    dataset = open_data(facts["source"], DataOptions(**facts["options"]))
-    measured = evaluating.evaluate(run, dataset, features_for(dataset), limit=limit)
-    return {**measured.figures, "copying": evaluating.copying_figure(measured.copies, dataset)}
+    """Measure a trained run on its held-out data; every figure carries its interval and fingerprint.
+
+    Args:
+        limit: most test items, and samples, to use.
+
+    Raises:
+        GenloomError: the run is not finished, or its data are gone or have changed.
+    """
+    return evaluating.evaluate_run(open_run(folder), limit=limit).figures
 
 
 def compare(
@@ -110,8 +114,8 @@ def compare(
     config = comparing.CompareConfig(
         str(source),
         tuple(families),
-        TrainConfig(**(train or {})).lasting(comparing.DEFAULT_SECONDS),
-        DataOptions(**(data or {})),
+        _settings(TrainConfig, train).lasting(comparing.DEFAULT_SECONDS),
+        _settings(DataOptions, data),
         conditional,
         models or {},
         seeds,
@@ -124,6 +128,16 @@ def _silent(text: str) -> None:
     """Say nothing."""
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
+def _settings(kind: type[M], given: Mapping[str, Any] | None) -> M:
+    try:
+        return kind(**(given or {}))
+    except ValidationError as error:
+        raise ConfigError(complaint(error.errors())) from error
+
+
 class Trained:
     """A trained model with the data's codec around it: items in, items out."""
 
@@ -131,19 +145,22 @@ class Trained:
         self.run = run
         self.model: nn.Module = run.load()
 
-    def sample(self, n: int, *, seed: int = 0, label: int | None = None) -> Tensor:
+    def sample(self, n: int, *, seed: int = 0, label: str | int | None = None) -> Tensor:
         """Draw n items; item i of a seed is the same whatever n.
 
         Args:
-            label: a class number, for a conditional model; drawn as in the training data if absent.
+            label: a class by name or number, or ``each`` in turn, for a conditional model; drawn as in the
+                training data if absent.
 
         Returns:
             Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
+
+        Raises:
+            ConfigError: n is not positive, or there is no such class.
         """
-        labels = None
-        if self.run.classes:
-            labels = sampling.drawn_labels(n, self.run.label_counts, seed)
-            labels = labels if label is None else labels * 0 + label
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, not {n}")
+        labels = labels_for(self.run, label, n, seed)
         size = self.run.facts["sample_batch"]
         return self.run.view.decode(sampling.sample(self.model, n, seed=seed, cond=labels, micro_batch=size))
 

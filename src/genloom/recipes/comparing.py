@@ -13,12 +13,15 @@ from typing import Any, Literal, cast
 import torch
 
 from genloom.core import registry
-from genloom.core.errors import DataError, Diverged
+from genloom.core.card import Card
+from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, Unsupported
 from genloom.metrics import Figure
 from genloom.modalities.base import Dataset
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.evaluating import (
+    MAX_ITEMS,
     Measured,
+    check_same_data,
     copies_among,
     copying_figure,
     evaluate,
@@ -27,8 +30,8 @@ from genloom.recipes.evaluating import (
     sample_figures,
 )
 from genloom.recipes.features import Features, export, features_for
-from genloom.recipes.fitting import FitConfig, condition_classes, fit
-from genloom.recipes.runs import Run, open_run, versions, view_for
+from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve
+from genloom.recipes.runs import Run, open_run, to_json, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
 from genloom.report.schema import Results
@@ -36,9 +39,10 @@ from genloom.tasks import sampling
 from genloom.train.checkpoint import digest, write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.log import read
+from genloom.train.signals import stop_on_signal
 
 DEFAULT_SECONDS = 15.0
-SHOWN = 64
+SHOWN, ACROSS = 36, 6
 PER_CLASS = 8
 Pictures = dict[str, tuple[str, bytes]]
 
@@ -55,7 +59,7 @@ class CompareConfig:
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seeds: int = 1
     seed: int = 0
-    limit: int = 2048
+    limit: int = MAX_ITEMS
 
 
 @dataclass(frozen=True)
@@ -71,18 +75,24 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
     """Choose the families that accept a view of the data.
 
     Raises:
-        ConfigError: a family was named that does not exist.
+        ConfigError: a family or a setting was named that does not exist, or has no use here.
         DataError: no family is left.
     """
-    chosen, skipped = [], {}
-    for name in config.families or registry.names():
-        card = registry.load(name).card
-        if view_for(card, dataset.modality) is None:
+    chosen, skipped = list[str](), dict[str, str]()
+    for name in dict.fromkeys(config.families or registry.names()):
+        family = registry.load(name)
+        view = view_for(family.card, dataset.modality)
+        if view is None:
             skipped[name] = f"takes no view of {dataset.modality.name} data"
         else:
+            resolve(family, view.event, config.models.get(name, {}))
+            condition_classes(family.card, dataset, _condition(config, family.card))
             chosen.append(name)
     if not chosen:
-        raise DataError(f"none of the families asked for takes {dataset.name} data: {skipped}")
+        reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
+        raise DataError(f"none of the families asked for takes {dataset.name} data: {reasons}")
+    if unused := sorted(set(config.models) - set(chosen)):
+        raise ConfigError(f"there are settings for {', '.join(unused)}, which takes no part here: drop them")
     fits = sum(registry.load(n).card.name.split(".")[0] != "baseline" for n in chosen) * config.seeds
     budget = config.train.budget
     seconds = None if budget is None else fits * budget + 3.0 * len(chosen) * config.seeds + 15
@@ -106,15 +116,13 @@ def compare(
     """
     began = time.perf_counter()
     dataset = open_data(config.source, config.data)
-    say(f"data: {dataset.description}")
     plan = make_plan(config, dataset)
     out.mkdir(parents=True, exist_ok=True)
+    announce(dataset, say)
     features = features_for(dataset)
     export(dataset, out)
     say(_features_line(features))
-    runs: dict[str, list[Run | str]] = {}
-    for name in plan.families:
-        runs[name] = [_fit_one(config, name, seed, out, dataset, progress, say) for seed in _seeds(config)]
+    runs = _fit_all(config, plan, out, dataset, progress, say)
     rows, pictures = _rows(runs, dataset, features, config.limit, say)
     results = _results(config, dataset, plan.skipped, rows, command, time.perf_counter() - began)
     _write(out, results, pictures)
@@ -127,10 +135,13 @@ def compare_runs(
     """Measure finished runs side by side; they must have been trained on the same data.
 
     Raises:
-        DataError: the runs' data differ.
+        RunError: one is not finished.
+        DataError: the runs' data differ, or have changed since.
     """
     began = time.perf_counter()
     runs = [open_run(folder) for folder in folders]
+    for run in runs:
+        run.load()
     data = [run.facts["data"] for run in runs]
     for run, other in zip(runs, data, strict=True):
         if other["fingerprint"] != data[0]["fingerprint"]:
@@ -140,18 +151,24 @@ def compare_runs(
             )
     options = DataOptions(**data[0]["options"])
     dataset = open_data(data[0]["source"], options)
+    check_same_data(runs[0], dataset)
     features = features_for(dataset)
     named: dict[str, list[Run | str]] = {}
     for run in runs:
-        name = run.family if run.family not in named else f"{run.family} ({run.folder.name})"
+        name = run.family if run.family not in named else f"{run.family} ({run.folder})"
         named[name] = [run]
     out.mkdir(parents=True, exist_ok=True)
-    rows, pictures = _rows(named, dataset, features, 2048, say)
+    rows, pictures = _rows(named, dataset, features, MAX_ITEMS, say)
     config = CompareConfig(data[0]["source"], data=options, train=TrainConfig(**runs[0].facts["train"]))
     results = _results(config, dataset, {}, rows, command, time.perf_counter() - began)
     results["budget"]["text"] = "each run as it was trained; the budgets may differ"
     _write(out, results, pictures)
     return results
+
+
+def _condition(config: CompareConfig, card: Card) -> Literal["auto", "yes", "no"]:
+    """Return what a family is asked to do with classes: nothing where it cannot take them."""
+    return config.conditional if card.conditions == "class" else "no"
 
 
 def _seeds(config: CompareConfig) -> range:
@@ -164,6 +181,25 @@ def _features_line(features: Features) -> str:
     return f"features: {features.name}, {features.accuracy:.1%} right on validation"
 
 
+def _fit_all(
+    config: CompareConfig,
+    plan: Plan,
+    out: Path,
+    dataset: Dataset,
+    progress: bool,
+    say: Callable[[str], None],
+) -> dict[str, list[Run | str]]:
+    """Fit every family with every seed; a signal that came too late to stop a fit stops before the next."""
+    runs: dict[str, list[Run | str]] = {name: [] for name in plan.families}
+    with stop_on_signal() as stop:
+        for name in plan.families:
+            for seed in _seeds(config):
+                runs[name].append(_fit_one(config, name, seed, out, dataset, progress, say))
+                if stop.requested:
+                    raise Interrupted(f"stopped after {name}; the same command goes on from there")
+    return runs
+
+
 def _fit_one(
     config: CompareConfig,
     name: str,
@@ -174,9 +210,7 @@ def _fit_one(
     say: Callable[[str], None],
 ) -> Run | str:
     """Return the finished run, or why it failed."""
-    card = registry.load(name).card
-    wanted = config.conditional if card.conditions == "class" else "no"
-    condition_classes(card, dataset, wanted)
+    wanted = _condition(config, registry.load(name).card)
     one = FitConfig(
         name, config.source, config.models.get(name, {}), config.train, config.data, None, wanted, seed
     )
@@ -203,11 +237,11 @@ def _rows(
     ]
     for name, attempts in runs.items():
         say(f"measuring {name}")
-        measured = [
-            _evaluated(a, dataset, features, limit, name, pictures) for a in attempts if isinstance(a, Run)
-        ]
-        failures = [a for a in attempts if isinstance(a, str)]
-        rows.append(_model_row(name, attempts, measured, failures))
+        runs_of_it = [a for a in attempts if isinstance(a, Run)]
+        found = [_evaluated(run, dataset, features, limit, name, pictures) for run in runs_of_it]
+        failures = [f for f in (*attempts, *found) if isinstance(f, str)]
+        measured = [f for f in found if not isinstance(f, str)]
+        rows.append(_model_row(name, runs_of_it, measured, failures))
     rank_rows(rows)
     return rows, pictures
 
@@ -219,7 +253,7 @@ def _reference_row(
     figures = sample_figures(items, dataset, features, held_out(dataset, limit))
     report = copies_among(items, dataset)
     figures["copying"] = copying_figure(report, dataset)
-    pictures[name] = dataset.modality.draw(items[:SHOWN])
+    pictures[name] = dataset.modality.draw(items[:SHOWN], columns=ACROSS)
     titles = {
         "real": "Real data, unseen by any model: the floor",
         "copies": "Planted copies of training data",
@@ -241,29 +275,27 @@ def _mark(figure: Figure) -> dict[str, Any]:
 
 def _evaluated(
     run: Run, dataset: Dataset, features: Features, limit: int, name: str, pictures: Pictures
-) -> dict[str, Any]:
-    """Return a run's evaluation as JSON, from its folder if it was measured the same way before."""
+) -> dict[str, Any] | str:
+    """Return a run's evaluation as JSON, from its folder if it was measured the same way before, or why its
+    samples cannot be measured."""
     path = run.folder / "evaluation.json"
-    asked = {"features": features.name, "limit": limit, "weights": _weights_digest(run)}
+    asked = {"features": features.name, "limit": limit, "weights": digest(run.weights)}
     if not path.exists() or json.loads(path.read_text())["asked"] != asked:
-        measured = evaluate(run, dataset, features, limit=limit)
+        try:
+            measured = evaluate(run, dataset, features, limit=limit)
+        except (DataError, Unsupported) as error:
+            return f"its samples cannot be measured: {error}"
         _draw(run, measured, dataset)
-        write_atomically(path, json.dumps({"asked": asked, **_as_json(measured, dataset)}, indent=1).encode())
+        write_atomically(path, to_json({"asked": asked, **_as_json(measured)}).encode())
     for file in sorted((run.folder / "pictures").iterdir()):
         media = "image/svg+xml" if file.suffix == ".svg" else "image/png"
         pictures.setdefault(name + (":classes" if file.stem == "classes" else ""), (media, file.read_bytes()))
     return dict(json.loads(path.read_text()))
 
 
-def _weights_digest(run: Run) -> str:
-
-    return digest(run.folder / "model.safetensors")
-
-
-def _as_json(measured: Measured, dataset: Dataset) -> dict[str, Any]:
-    figures = {**measured.figures, "copying": copying_figure(measured.copies, dataset)}
+def _as_json(measured: Measured) -> dict[str, Any]:
     return {
-        "figures": {k: f.to_json() | {"fingerprint": _mark(f)} for k, f in figures.items()},
+        "figures": {k: f.to_json() | {"fingerprint": _mark(f)} for k, f in measured.figures.items()},
         "flagged": measured.copies.flagged,
         "sample_seconds_per_1000": measured.sample_seconds_per_1000,
     }
@@ -273,7 +305,7 @@ def _draw(run: Run, measured: Measured, dataset: Dataset) -> None:
     """Keep a grid of samples, and one with a row for each class if the model is conditional."""
     folder = run.folder / "pictures"
     folder.mkdir(exist_ok=True)
-    drawn = {"samples": dataset.modality.draw(measured.items[:SHOWN])}
+    drawn = {"samples": dataset.modality.draw(measured.items[:SHOWN], columns=ACROSS)}
     if run.classes and len(run.classes) <= 20:
         labels = torch.arange(len(run.classes)).repeat_interleave(PER_CLASS)
         value = sampling.sample(
@@ -285,10 +317,9 @@ def _draw(run: Run, measured: Measured, dataset: Dataset) -> None:
 
 
 def _model_row(
-    name: str, attempts: Sequence[Run | str], measured: Sequence[dict[str, Any]], failures: Sequence[str]
+    name: str, runs: Sequence[Run], measured: Sequence[dict[str, Any]], failures: Sequence[str]
 ) -> dict[str, Any]:
     """Return a leaderboard row from the seeds of one family."""
-    runs = [a for a in attempts if isinstance(a, Run)]
     family = runs[0].family if runs else name
     card = registry.load(family).card
     flagged = any(m["flagged"] for m in measured)
@@ -310,7 +341,7 @@ def _model_row(
         "cost": {},
         "curves": [],
     }
-    return row | (_of_run(runs[0], measured[0]) if runs else {})
+    return row | (_of_run(runs[0], measured) if runs else {})
 
 
 def _per_seed(measured: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
@@ -319,7 +350,7 @@ def _per_seed(measured: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     return {k: [m["figures"][k]["value"] for m in measured] for k in measured[0]["figures"]}
 
 
-def _of_run(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
+def _of_run(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what a row shows of its first seed's run: cost, curve and view."""
     curve, label = _curve(run)
     return {
@@ -327,7 +358,7 @@ def _of_run(run: Run, measured: Mapping[str, Any]) -> dict[str, Any]:
             "parameters": run.facts.get("parameters"),
             "train_seconds": run.facts.get("train_seconds"),
             "steps": run.facts.get("steps"),
-            "sample_seconds_per_1000": measured["sample_seconds_per_1000"],
+            "sample_seconds_per_1000": measured[0]["sample_seconds_per_1000"] if measured else None,
             "flops_per_step": run.facts.get("plan", {}).get("flops_per_step"),
         },
         "curves": curve,
@@ -419,5 +450,5 @@ def machine() -> dict[str, Any]:
 
 
 def _write(out: Path, results: Results, pictures: Pictures) -> None:
-    write_atomically(out / "results.json", json.dumps(results, indent=1).encode())
+    write_atomically(out / "results.json", to_json(results).encode())
     write_atomically(out / "report.html", render(results, pictures).encode())

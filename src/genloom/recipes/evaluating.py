@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +24,17 @@ from genloom.metrics import (
     wilson,
 )
 from genloom.modalities.base import Dataset, Split
-from genloom.recipes.features import Features
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.features import Features, features_for
 from genloom.recipes.runs import Run
 from genloom.tasks import sampling, scoring
 
 SAMPLE_METRICS = ("frechet", "kernel", "c2st", "precision", "recall", "density", "coverage")
+LEAST_ITEMS = 20
 MAX_ITEMS = 2048
+SCORED_ITEMS = 512
+"""Test items whose likelihood is computed by default: bounds of conditional models take many passes."""
+
 MAX_CLASSES = 20
 """Up to this many classes, p(x) of a conditional model is computed by summing over them."""
 
@@ -50,9 +56,12 @@ def held_out(dataset: Dataset, limit: int = MAX_ITEMS) -> Split:
     Raises:
         DataError: there are too few to measure anything.
     """
-    split = dataset.test.take(torch.arange(min(limit, len(dataset.valid), len(dataset.test))))
-    if len(split) < 20:
-        raise DataError(f"{dataset.name} has {len(split)} test and validation items: 20 or more are needed")
+    split = dataset.test.some(min(limit, len(dataset.valid)))
+    if len(split) < LEAST_ITEMS:
+        raise DataError(
+            f"{dataset.name} has {len(dataset.valid)} validation and {len(dataset.test)} test items: "
+            f"{LEAST_ITEMS} of each are needed to measure anything"
+        )
     return split
 
 
@@ -63,16 +72,38 @@ def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
     return view.decode(view.perturb(view.encode(split.items), noise))
 
 
-def evaluate(run: Run, dataset: Dataset, features: Features, *, limit: int = MAX_ITEMS) -> Measured:
+def evaluate_run(
+    run: Run, *, features: Path | None = None, limit: int = MAX_ITEMS, scored: int = SCORED_ITEMS
+) -> Measured:
+    """Measure a finished run on the data it was trained on, which are opened again.
+
+    Args:
+        features: weights that a comparison exported, to be used instead of the data's own features.
+
+    Raises:
+        RunError: the run is not finished.
+        DataError: the data are gone or have changed.
+    """
+    run.load()
+    facts = run.facts["data"]
+    dataset = open_data(facts["source"], DataOptions(**facts["options"]))
+    check_same_data(run, dataset)
+    return evaluate(run, dataset, features_for(dataset, features), limit=limit, scored=scored)
+
+
+def evaluate(
+    run: Run, dataset: Dataset, features: Features, *, limit: int = MAX_ITEMS, scored: int = SCORED_ITEMS
+) -> Measured:
     """Measure a finished run on its data's test split.
 
     Args:
         limit: at most this many test items are used, and as many samples drawn.
+        scored: the likelihood is computed of at most this many test items.
 
     Raises:
         DataError: the data are not those the run was trained on.
     """
-    _check_same_data(run, dataset)
+    check_same_data(run, dataset)
     model, test = run.load(), held_out(dataset, limit)
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
     began = time.perf_counter()
@@ -81,16 +112,23 @@ def evaluate(run: Run, dataset: Dataset, features: Features, *, limit: int = MAX
     items = run.view.decode(drawn)
     figures = sample_figures(items, dataset, features, test)
     if isinstance(model, Likelihood):
-        figures |= likelihood(model, run, dataset, limit)
-    return Measured(figures, copies_among(items, dataset), items, labels, seconds)
+        figures |= likelihood(model, run, dataset, scored)
+    copies = copies_among(items, dataset)
+    figures["copying"] = copying_figure(copies, dataset)
+    return Measured(figures, copies, items, labels, seconds)
 
 
-def _check_same_data(run: Run, dataset: Dataset) -> None:
-    trained = run.facts["data"]["fingerprint"]
+def check_same_data(run: Run, dataset: Dataset) -> None:
+    """Refuse a data set that is not what a run was trained on.
+
+    Raises:
+        DataError: the fingerprints differ.
+    """
+    trained, source = run.facts["data"]["fingerprint"], run.facts["data"]["source"]
     if trained != dataset.fingerprint:
         raise DataError(
-            f"{run.folder} was trained on data with fingerprint {trained}, not on {dataset.name} "
-            f"({dataset.fingerprint}): evaluate it on its own data"
+            f"{run.folder} was trained on data of fingerprint {trained}, and {source} is "
+            f"{dataset.fingerprint} now: restore the data, or fit again"
         )
 
 
@@ -118,13 +156,13 @@ def _inception(probs: Tensor, features: Features, data: str, seed: int) -> Figur
     return Figure("inception", value, min(lo, value), max(hi, value), len(probs), mark)
 
 
-def likelihood(model: nn.Module, run: Run, dataset: Dataset, limit: int) -> dict[str, Figure]:
-    """Return negative log-likelihood (nats an item) and bits a unit of the first test items.
+def likelihood(model: nn.Module, run: Run, dataset: Dataset, items: int) -> dict[str, Figure]:
+    """Return negative log-likelihood (nats an item) and bits a unit of some test items.
 
     A class-conditional model is scored by p(x) = sum_y p(y) p(x|y), with p(y) from the training labels, so
     that it compares with unconditional ones; with too many classes for that, by p(x|y), and says so.
     """
-    test = dataset.test.take(torch.arange(min(limit, len(dataset.test))))
+    test = dataset.test.some(items)
     scored = score(model, run, test)
     data, view = f"{dataset.fingerprint}:test[{len(test)}]", dataset.modality.name
     units = dataset.modality.units_per_item
@@ -172,4 +210,4 @@ def reference_items(dataset: Dataset, limit: int = MAX_ITEMS) -> Mapping[str, Te
     """Return the items of the reference rows: real data that no model saw, and copies of training items."""
     n = len(held_out(dataset, limit))
     train = as_seen(dataset, dataset.train, 2)
-    return {"real": dataset.valid.items[:n], "copies": train[:n]}
+    return {"real": dataset.valid.some(n).items, "copies": Split(train).some(n).items}

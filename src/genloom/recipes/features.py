@@ -1,27 +1,28 @@
-"""The ladder of features that metrics are computed on: a classifier of the data's labels, else PCA."""
+"""The features that metrics are computed on: given weights, else a classifier of the labels, else PCA."""
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
 from genloom.core.errors import DataError
 from genloom.core.randomness import generator, key
+from genloom.modalities import homes
 from genloom.modalities.base import Dataset, Split
+from genloom.modalities.images import Images
 from genloom.nn.classifier import Classifier
+from genloom.nn.pretrained import digest, load_pretrained
 from genloom.train.checkpoint import write_atomically
 from genloom.train.loop import bf16_pays
 
-RECIPE = 2
+RECIPE = 3
 COMPONENTS = 64
-STEPS = {"small": 800, "large": 2400}
+STEPS = {"small": 800, "large": 1500}
 BATCH = 128
 
 
@@ -47,14 +48,43 @@ def features_for(dataset: Dataset, file: Path | None = None) -> Features:
     """Return the best features the data allow, trained once and cached by recipe and data.
 
     Args:
-        file: weights exported before (``features.safetensors`` of a comparison) to use instead.
+        file: safetensors to use instead: a classifier exported before (``features.safetensors`` of a
+            comparison), or the weights of Inception-v3 or DINOv2 for images.
 
     Raises:
         DataError: the file does not fit the data.
     """
+    if file is not None and not _holds_classifier(file):
+        return _pretrained_features(dataset, file)
     if dataset.train.labels is not None and len(dataset.classes) > 1:
         return _classifier_features(dataset, file)
+    if file is not None:
+        raise DataError(f"{file} holds a classifier of labels, and {dataset.name} data have none")
     return _pca_features(dataset)
+
+
+def _holds_classifier(file: Path) -> bool:
+    """Tell a classifier's weights from other networks' by a name that only it has."""
+    if not file.is_file():
+        raise DataError(f"no feature weights at {file}")
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(file, framework="pt") as weights:
+            return "head.weight" in weights.keys()  # noqa: SIM118
+    except SafetensorError as error:
+        raise DataError(f"{file} is damaged ({error}): name another file") from error
+
+
+def _pretrained_features(dataset: Dataset, file: Path) -> Features:
+    if not isinstance(dataset.modality, Images):
+        raise DataError(f"{file} holds features of images, and {dataset.name} are {dataset.modality.name}")
+    network, top = load_pretrained(file), dataset.modality.levels - 1
+    return Features(
+        network.name,
+        network.preprocessing,
+        lambda items: torch.cat([network.extract(part.float() / top) for part in items.split(64)]),
+    )
 
 
 def export(dataset: Dataset, folder: Path) -> None:
@@ -65,15 +95,15 @@ def export(dataset: Dataset, folder: Path) -> None:
 
 
 def _cache(dataset: Dataset) -> Path:
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "genloom" / "features" / f"classifier-{RECIPE}-{dataset.fingerprint}.safetensors"
+    return homes.cache() / "features" / f"classifier-{RECIPE}-{dataset.fingerprint}.safetensors"
 
 
 def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
     shift, scale = _scaling(dataset)
     shape = tuple(dataset.train.items.shape[1:])
-    network = Classifier(shape, len(dataset.classes))
-    weights = _weights(dataset, network, file, shift, scale)
+    with torch.random.fork_rng(devices=[]):
+        network = Classifier(shape, len(dataset.classes))
+        weights = _weights(dataset, network, file, shift, scale)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -88,7 +118,7 @@ def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
             return torch.cat([function(prepare(part)).double() for part in items.split(512)])
 
     return Features(
-        name=f"classifier:{_digest(weights)}",
+        name=f"classifier:{digest(weights)}",
         preprocessing="scaled by the training split",
         extract=lambda items: in_batches(network.features, items),
         probs=lambda items: in_batches(lambda x: network(x).softmax(-1), items),
@@ -108,19 +138,29 @@ def _weights(
     dataset: Dataset, network: Classifier, file: Path | None, shift: Tensor, scale: Tensor
 ) -> Mapping[str, Tensor]:
     if file is not None:
-        if not file.is_file():
-            raise DataError(f"no feature weights at {file}")
-        return load_file(file)
+        return _read(file)
     cache = _cache(dataset)
     if not cache.exists():
-        torch.manual_seed(key("features", RECIPE))
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
-                layer.reset_parameters()
+        _initialise(network)
         _train(dataset, network, shift, scale)
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(cache, save(dict(network.state_dict())))
-    return load_file(cache)
+    return _read(cache)
+
+
+def _read(file: Path) -> Mapping[str, Tensor]:
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise DataError(f"{file} is damaged ({error}): delete it, or name another file") from error
+
+
+def _initialise(network: Classifier) -> None:
+    """Draw the first weights from a fixed seed."""
+    torch.manual_seed(key("features", RECIPE))
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.reset_parameters()
 
 
 def _train(dataset: Dataset, network: Classifier, shift: Tensor, scale: Tensor) -> None:
@@ -163,15 +203,7 @@ def _pca_features(dataset: Dataset) -> Features:
     centre = train.mean(0)
     components = torch.linalg.eigh((train - centre).T @ (train - centre)).eigenvectors.flip(1)[:, :COMPONENTS]
     return Features(
-        name=f"pca{components.shape[1]}:{_digest({'components': components, 'centre': centre})}",
+        name=f"pca{components.shape[1]}:{digest({'components': components, 'centre': centre})}",
         preprocessing="scaled by the training split",
         extract=lambda items: (prepare(items) - centre) @ components,
     )
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    """Return a short hash of weights."""
-    total = hashlib.blake2b(json.dumps(sorted(tensors)).encode(), digest_size=6)
-    for name in sorted(tensors):
-        total.update(tensors[name].contiguous().numpy().tobytes())
-    return total.hexdigest()

@@ -14,7 +14,7 @@ from torch import nn
 from genloom.core import registry
 from genloom.core.capabilities import ClosedForm, Likelihood, need
 from genloom.core.card import Card, Family
-from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, nearest
+from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, complaint, nearest
 from genloom.core.events import Event, describe
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
@@ -82,9 +82,12 @@ def fit(
         Diverged: the training became NaN; ``run.json`` says so.
     """
     family = registry.load(config.family)
+    opened = dataset is None
     dataset = dataset or open_data(config.source, config.data)
     with ranks.process_group(), stop_on_signal() as stop:
         run = _open(lambda: _prepare(family, config, dataset, out, resume, command), out)
+        if opened:
+            announce(dataset, say)
         if run.facts["state"] == "finished":
             say(f"{out} is finished already; nothing to do")
             return run
@@ -98,6 +101,12 @@ def fit(
             run.update(state="failed", why=str(error))
             raise
     return run
+
+
+def announce(dataset: Dataset, say: Callable[[str], None]) -> None:
+    """Say what the data are, and what was done to them."""
+    for text in (dataset.description, *dataset.notes):
+        say(f"data: {text}")
 
 
 def default_out(config: FitConfig) -> Path:
@@ -118,10 +127,7 @@ def resolve(family: Family, event: Event, overrides: Mapping[str, Any]) -> dict[
     try:
         return family.config(**{**preset, **overrides}).model_dump()
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"{family.card.name} setting {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from error
+        raise ConfigError(f"{family.card.name}: {complaint(error.errors())}") from error
 
 
 def choose_view(card: Card, dataset: Dataset, name: str | None) -> View:
@@ -238,7 +244,6 @@ def _train(
 ) -> None:
     """Run every stage, then keep the weights."""
     began = time.perf_counter()
-    torch.manual_seed(key(config.seed, "initialise"))
     model = run.build()
     if config.train.compile:
         for child in model.children():
@@ -254,7 +259,7 @@ def _train(
             weights = _run_stage(run, card, config, dataset, model, stage, stop, previews, watch, say)
     if ranks.rank() == 0:
         run.keep(weights)
-        run.update(state="finished", parameters=sum(p.numel() for p in model.parameters()))
+        run.update(state="finished", parameters=sum(w.numel() for w in weights.values()))
         write_atomically(run.folder / "CARD.md", model_card(card_facts(card), run.facts).encode())
 
 
@@ -329,7 +334,7 @@ def _best(state: State) -> dict[str, float | int | None]:
 def _validator(run: Run, valid: Split) -> loop.Validate:
     """Return a function that scores a model on a fixed part of the validation split."""
     view = run.view
-    part = valid.take(torch.arange(min(VALIDATION_ITEMS, len(valid))))
+    part = valid.some(VALIDATION_ITEMS)
     noise = SampleNoise(key(run.facts["seed"], "valid"), torch.arange(len(part)))
     x = view.perturb(view.encode(part.items), noise)
     labels = part.labels if run.classes else None

@@ -19,6 +19,7 @@ from genloom.core import registry
 from genloom.core.card import Card, Config
 from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf
+from genloom.core.randomness import key
 from genloom.modalities.base import Modality, View
 from genloom.modalities.datasets import from_json
 from genloom.tasks import sampling
@@ -28,8 +29,19 @@ from genloom.train.checkpoint import write_atomically
 FORMAT = 1
 
 NEEDED = frozenset(
-    ("state", "family", "config", "train", "view", "conditional_on", "seed", "data", "modality")
-    + ("label_counts", "sample_batch")
+    (
+        "state",
+        "family",
+        "config",
+        "train",
+        "view",
+        "conditional_on",
+        "seed",
+        "data",
+        "modality",
+        "label_counts",
+        "sample_batch",
+    )
 )
 """What every ``run.json`` says."""
 
@@ -45,11 +57,6 @@ class Run:
     def family(self) -> str:
         """The registry name."""
         return str(self.facts["family"])
-
-    @property
-    def name(self) -> str:
-        """The family, with the seed where it is not 0."""
-        return self.family
 
     @property
     def card(self) -> Card:
@@ -97,8 +104,10 @@ class Run:
             ) from error
 
     def build(self) -> nn.Module:
-        """Return the model, untrained."""
-        return self.config.build(self.view.event, label_event(self.classes))
+        """Return the model, untrained: its weights follow from the run's seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(key(self.facts["seed"], "initialise"))
+            return self.config.build(self.view.event, label_event(self.classes))
 
     @property
     def weights(self) -> Path:
@@ -186,7 +195,7 @@ def view_for(card: Card, modality: Modality) -> View | None:
 
 
 def labels_for(run: Run, label: str | int | None, n: int, seed: int) -> Tensor | None:
-    """Return (n,) labels: of one class by name or number, of ``each`` in turn, or drawn as in the training data.
+    """Return (n,) labels: one class by name or number, ``each`` in turn, or drawn as in the training data.
 
     Returns:
         None for a run that is not conditional.

@@ -9,8 +9,20 @@ from genloom.metrics import METRICS, student
 
 RANK_BY = "frechet"
 
+
+def sentence(text: str) -> str:
+    """Return a phrase with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
 COLUMNS: list[dict[str, str]] = [
-    {"key": name, "title": title, "better": METRICS[name].better, "unit": "", "how": METRICS[name].how}
+    {
+        "key": name,
+        "title": title,
+        "better": METRICS[name].better,
+        "unit": "",
+        "how": sentence(METRICS[name].how),
+    }
     for name, title in (
         ("frechet", "Fréchet distance"),
         ("kernel", "Kernel distance"),
@@ -58,7 +70,7 @@ COLUMNS: list[dict[str, str]] = [
 def rank_rows(rows: Sequence[dict[str, Any]]) -> None:
     """Number the rows that may be ranked, best first, by the ranking figure."""
     ranked = [r for r in rows if r["role"] == "model" and r["status"] == "ok" and RANK_BY in r["figures"]]
-    for place, row in enumerate(sorted(ranked, key=lambda r: r["figures"][RANK_BY]["value"]), 1):
+    for place, row in enumerate(sorted(ranked, key=lambda r: float(r["figures"][RANK_BY]["value"])), 1):
         row["rank"] = place
 
 
@@ -66,14 +78,17 @@ def merge_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one figure per metric: its mean over seeds, with an interval that covers seeds and sampling.
 
     The half-width is the root of the sum of the squared Student interval of the mean over seeds and the mean
-    squared sampling half-width divided by the number of seeds.
+    squared sampling half-width divided by the number of seeds. A mean that is infinite has no interval.
     """
     if len(figures) == 1:
         return dict(figures[0])
     count = len(figures)
     merged = {}
     for name, first in figures[0].items():
-        values = [f[name]["value"] for f in figures]
+        values = [float(f[name]["value"]) for f in figures]
+        if not all(map(math.isfinite, values)):
+            merged[name] = {**first, "value": str(mean(values)), "lo": "-inf", "hi": "inf"}
+            continue
         halves = [(f[name]["hi"] - f[name]["lo"]) / 2 for f in figures]
         seeds = student(0.95, count - 1) * stdev(values) / math.sqrt(count)
         reach = math.sqrt(seeds**2 + mean(h * h for h in halves) / count)

@@ -35,6 +35,7 @@ class FigureJson(TypedDict):
     number is the string ``inf`` or ``-inf``.
     """
 
+    name: NotRequired[str]
     value: float | str | None
     lo: NotRequired[float | str | None]
     hi: NotRequired[float | str | None]

@@ -24,14 +24,14 @@ Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
 class TrainConfig(BaseModel):
     """How long and how to train. One of ``steps``, ``budget`` and ``flops`` sets the length."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     steps: int | None = Field(None, ge=1, description="number of training steps")
     budget: Seconds | None = Field(None, description="wall-clock time, such as 90s or 10m")
     flops: float | None = Field(None, gt=0, description="training floating-point operations")
     batch_size: int | None = Field(None, ge=1, description="rows a step; the family's own if absent")
     accumulate: int = Field(1, ge=1, description="micro-batches a batch is split into")
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is faster")
     compile: bool = Field(False, description="compile the networks with torch.compile")
     checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints")
     validate_every: int | None = Field(None, ge=1, description="steps between validations")

@@ -157,7 +157,9 @@ def run(
         if interrupted or last or state.step % plan.checkpoint_every == 0:
             save(state, plan, rhythm.stage, folder)
         if interrupted and not last:
-            raise Interrupted(f"stopped at step {state.step:,} of {plan.steps:,}; resume with --resume auto")
+            raise Interrupted(
+                f"stopped at step {state.step:,} of {plan.steps:,}; the same command goes on from there"
+            )
 
 
 def _validate(state: State, figures: Mapping[str, float], log: MetricLog, hooks: Hooks) -> None:

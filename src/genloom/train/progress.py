@@ -62,7 +62,7 @@ class Lines:
         now = time.monotonic()
         if self._first is None:
             self._first, self._start = step - 1, now
-        if now - self._last < self._interval:
+        if self._first == step - 1 or now - self._last < self._interval:
             return
         self._last = now
         left = (now - self._start) / max(step - self._first, 1) * (total - step)

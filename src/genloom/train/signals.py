@@ -19,7 +19,10 @@ class Stop:
 
 @contextmanager
 def stop_on_signal() -> Iterator[Stop]:
-    """Collect SIGINT and SIGTERM for the time of the block (in the main thread only)."""
+    """Collect SIGINT and SIGTERM for the time of the block (in the main thread only).
+
+    A block around this one learns of them too, when this one ends.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -30,3 +33,5 @@ def stop_on_signal() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            if stop.requested and isinstance(handler, Stop):
+                handler.requested = True
