@@ -1,5 +1,6 @@
 """What every test shares: one thread, a cache of its own, and a feature classifier that is quick to train."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 from genloom.recipes import features
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a background job of a shell starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

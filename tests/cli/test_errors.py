@@ -255,9 +255,9 @@ def test_feature_weights_that_do_not_fit(refused: Refused, fitted: Fitted, tmp_p
     run = fitted()
     assert "no feature weights at none" in refused("evaluate", run, "--features", "none")
     (tmp_path / "junk").write_bytes(b"junk")
-    assert "junk is damaged" in refused("evaluate", run, "--features", "junk")
+    assert "junk is not a sound safetensors file" in refused("evaluate", run, "--features", "junk")
     line = refused("evaluate", run, "--features", run / "model.safetensors")
-    assert "the feature weights do not fit digits data" in line
+    assert "neither Inception-v3 nor DINOv2 has weights named" in line
 
 
 def test_a_corrupted_checkpoint_is_passed_over(cli: Cli, fitted: Fitted) -> None:

@@ -18,7 +18,8 @@ ITEMS = 64
 
 def measure(family: str, folder: Path) -> dict[str, float]:
     """Return the mean level of samples and, where there is one, the log-likelihood of test items."""
-    trained = genloom.fit(family, "digits", out=folder, train={"steps": STEPS, "precision": "fp32"}, seed=0)
+    train = {"steps": STEPS, "precision": "fp32"}
+    trained = genloom.fit(family, "digits", out=folder, train=train, conditional="no", seed=0)
     found = {"sample_mean": float(trained.sample(ITEMS, seed=0).float().mean())}
     if registry.load(family).card.likelihood:
         items = genloom.open_data("digits").test.items[:ITEMS]
