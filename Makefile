@@ -6,7 +6,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test check bench results clean
+.PHONY: demo test check bench kills clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip .venv
@@ -30,6 +30,10 @@ bench: $(STAMP)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile --prefer-binary $(PIP) -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/flows.py
 	$(BIN)/python bench/pixelcnn_sampling.py
+	$(BIN)/python bench/unet.py
+
+kills: $(STAMP)
+	$(BIN)/python bench/kills.py
 
 clean:
 	rm -rf .venv build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -260,6 +260,12 @@ def test_feature_weights_that_do_not_fit(refused: Refused, fitted: Fitted, tmp_p
     assert "neither Inception-v3 nor DINOv2 has weights named" in line
 
 
+def test_a_comparison_that_may_not_resume(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "both" / "runs").mkdir(parents=True)
+    line = refused("compare", "iris", "--out", tmp_path / "both", "--resume", "never")
+    assert "holds a comparison already" in line
+
+
 def test_a_corrupted_checkpoint_is_passed_over(cli: Cli, fitted: Fitted) -> None:
     run = fitted("run", "--steps", 6, "--checkpoint-every", 2)
     whole = (run / "model.safetensors").read_bytes()

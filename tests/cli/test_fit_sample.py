@@ -55,7 +55,9 @@ def test_moons_from_fit_to_figures(cli: Cli) -> None:
     facts = cli("fit", "flow.nsf", "two_moons", *MOONS, "--out", "run", "--json").json
     assert (facts["state"], facts["steps"], facts["view"]) == ("finished", 2, "standardised")
     assert cli("evaluate", "run", "--json").json["figures"]["nll"]["kind"] == "exact"
-    assert cli("sample", "run", "-n", 6).out.startswith("run/samples/seed-0/all.svg: 6 samples of flow.nsf")
+    assert cli("sample", "run", "-n", 6).out.startswith(
+        "run/samples/seed-0-n-6/all.svg: 6 samples of flow.nsf"
+    )
 
 
 def rows_of(folder: str) -> list[list[str]]:

@@ -50,9 +50,8 @@ def adversarial(model: Pair, average: Average | None = None) -> Objective:
     def generator(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         return Loss({"score": -model.critic(fakes(noise) - model.mean).mean()})
 
-    def track(batch: Batch, noise: Noise, clock: Clock) -> Mapping[str, Tensor]:  # noqa: ARG001
+    def track(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         model.mean.lerp_(tensor(batch["x"]).mean(0), 1 / (clock.step + 1))
-        return {"mean": model.mean}
 
     return Objective(
         groups={

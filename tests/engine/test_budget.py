@@ -27,9 +27,8 @@ def with_chains() -> State:
     model, chains = Pair(), torch.zeros(3)
     toy = adversarial(model, Average())
 
-    def advance(batch: Batch, noise: Noise, clock: Clock) -> dict[str, torch.Tensor]:  # noqa: ARG001
+    def advance(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         chains.add_(1)
-        return {}
 
     phases = [*toy.phases, Phase("chains", update=advance)]
     return State.fresh(model, Objective(toy.groups, phases, toy.average, {"chains": chains}))

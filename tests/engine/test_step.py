@@ -102,10 +102,9 @@ def test_update_phase_changes_buffers_without_gradients() -> None:
     model = Pair()
     grad_mode = []
 
-    def update(batch: Batch, noise: Noise, clock: Clock) -> dict[str, Tensor]:  # noqa: ARG001
+    def update(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         grad_mode.append(torch.is_grad_enabled())
         model.mean.copy_(tensor(batch["x"]).mean(0))
-        return {"mean": model.mean}
 
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     train_step(State.fresh(model, Objective({}, [Phase("mean", update=update)])), toy_rhythm())

@@ -60,6 +60,7 @@ def compare_command(
     seeds: Annotated[int, Parameter(help="Fits of each family, with different seeds.")] = 1,
     seed: Seed = 0,
     out: Out = None,
+    resume: Resume = "auto",
     dry_run: Annotated[
         bool,
         Parameter(negative=(), show_default=False, help="Print the plan and an estimate of the time."),
@@ -93,7 +94,7 @@ def compare_command(
         if dry_run:
             return _dry_run(config, json)
         out = out or Path("runs") / f"compare-{Path(sources[0]).stem}"
-        results = comparing.compare(config, out, command=command, progress=not json, say=say)
+        results = comparing.compare(config, out, resume=resume, command=command, progress=not json, say=say)
     if json:
         return emit(results)
     console = Console()
@@ -133,7 +134,8 @@ def fit_command(
     if json:
         return emit(run.facts)
     best = run.facts.get("best", {}).get("value")
-    figure = "" if best is None else f", {float(best):.2f} nats an item on validation"
+    given = " given its class" if run.classes else ""
+    figure = "" if best is None else f", {float(best):.2f} nats an item{given} on validation"
     print(f"{out / 'model.safetensors'}: {run.facts['steps']:,} steps{figure}")
 
 
@@ -160,7 +162,8 @@ def sample_command(
     model = opened.load()
     value = sampling.sample(model, count, seed=seed, cond=labels, micro_batch=opened.facts["sample_batch"])
     items = opened.view.decode(value)
-    folder = out or run / "samples" / f"seed-{seed}"
+    named = "" if label is None else f"-{label}"
+    folder = out or run / "samples" / f"seed-{seed}-n-{count}{named}".replace("/", "-")
     files = opened.modality.write(items, labels, folder)
     media, picture = opened.modality.draw(items)
     path = folder / f"all.{'svg' if 'svg' in media else 'png'}"

@@ -59,10 +59,9 @@ class Loss:
 
 
 LossFunction = Callable[[Batch, Noise, Clock], Loss]
-UpdateFunction = Callable[[Batch, Noise, Clock], Mapping[str, Tensor]]
-"""Changes buffers or the objective's state in place, without gradients, and returns the tensors to be
-averaged over ranks, in place. A change computed from ``noise.whole()`` alone is equal on every rank and
-needs no averaging."""
+UpdateFunction = Callable[[Batch, Noise, Clock], None]
+"""Changes buffers or the objective's state in place, without gradients. It sees the whole global batch on
+every rank, so that all ranks make the same change."""
 
 
 @dataclass(frozen=True)

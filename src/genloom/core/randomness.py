@@ -34,10 +34,6 @@ class Noise(ABC):
     def normal(self, *shape: int) -> Tensor:
         """Draw (B, *shape) float32 standard normals."""
 
-    def whole(self) -> "Noise":
-        """Return the noise of the whole global batch, equal on every rank."""
-        return self
-
     def integers(self, high: int, *shape: int) -> Tensor:
         """Draw (B, *shape) int64 uniform on 0..high-1."""
         return (self.uniform(*shape) * high).long().clamp_max(high - 1)
@@ -61,9 +57,6 @@ class TrainNoise(Noise):
 
     def _rows(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         return draw((self._global, *shape), generator=self._source)[self._lo : self._hi]
-
-    def whole(self) -> Noise:
-        return TrainNoise(self._source, self._global, 0, self._global)
 
     def uniform(self, *shape: int) -> Tensor:
         return self._rows(torch.rand, shape).clamp(2**-25, 1 - 2**-24)

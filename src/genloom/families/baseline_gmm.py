@@ -31,7 +31,7 @@ from genloom.math.gmm import (
     maximise,
     spread_centres,
 )
-from genloom.nn.fitted import fitted_buffers, require_fitted
+from genloom.nn.fitted import evenly, fitted_buffers, require_fitted
 
 
 class Config(card.Config):
@@ -81,7 +81,7 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
 
     def fit(self, train: Value, valid: Value, noise: Noise, cond: Value | None = None) -> dict[str, float]:  # noqa: ARG002
         """Run EM for every candidate; keep the mixture, and the step, that validation rows like best."""
-        x, held = flat(train), flat(valid)[: self.config.scorers]
+        x, held = flat(train), evenly(flat(valid), self.config.scorers)
         if not (x.isfinite().all() and held.isfinite().all()):
             raise DataError("a Gaussian mixture needs complete rows: remove or fill missing values")
         best, chosen = -math.inf, None

@@ -17,7 +17,7 @@ from genloom.core.events import Bounded, Event, Leaf, Value, flat_leaf, items
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Stage
 from genloom.core.randomness import Noise
-from genloom.nn.fitted import fitted_buffers, require_fitted
+from genloom.nn.fitted import evenly, fitted_buffers, require_fitted
 
 CHUNK = 256
 """Rows scored at once: a chunk against 50,000 centres takes 50 MB."""
@@ -94,7 +94,7 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
             raise DataError("a kernel density estimate needs complete rows: remove or fill missing values")
         scale = self.centres.var(0, correction=0).mean().clamp_min(1e-12)
         start = 0.5 * scale.log()
-        squares = squared_distances(self.flat(valid)[: self.scorers], self.centres)
+        squares = squared_distances(evenly(self.flat(valid), self.scorers), self.centres)
         self.log_bandwidth = fit_bandwidth(squares, self.leaf.dim, start, self.iterations)
         nats = log_density(squares, self.log_bandwidth, self.leaf.dim)
         return {"bandwidth": float(self.log_bandwidth.exp()), "valid_nats": -float(nats.mean())}

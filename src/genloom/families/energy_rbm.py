@@ -6,7 +6,6 @@ Hinton 2001, NIPS.  B batch, C chains, D visible units, H hidden units, K the la
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -289,15 +288,13 @@ def make_objective(model: Model, config: Config) -> Objective:
     chains = torch.zeros(config.chains, model.mean.numel())
     persistent = config.algorithm == "pcd"
 
-    def track_mean(batch: Batch, noise: Noise, clock: Clock) -> Mapping[str, Tensor]:  # noqa: ARG001
+    def track_mean(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         model.mean.lerp_(model.flat(batch["x"]).mean(0), 1 / (clock.step + 1))
-        return {"mean": model.mean}
 
-    def advance(batch: Batch, noise: Noise, clock: Clock) -> Mapping[str, Tensor]:  # noqa: ARG001
-        seed = int(noise.whole().integers(1 << 23)[0])
+    def advance(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
+        seed = int(noise.integers(1 << 23)[0])
         own = TrainNoise(generator("rbm chains", seed), len(chains), 0, len(chains))
         chains.copy_(gibbs(chains.to(model.w.dtype), model.weights(), own, config.k))
-        return {}
 
     def contrast(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         rbm, v = model.weights(), model.flat(batch["x"])

@@ -16,7 +16,7 @@ from genloom.core import card
 from genloom.core.capabilities import Invertible, Likelihood, Sampler
 from genloom.core.card import Card, Reference, class_count, real_image
 from genloom.core.errors import DataError
-from genloom.core.events import Event, Value, describe, image_leaf, tensor
+from genloom.core.events import Event, Value, describe, image_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
@@ -254,7 +254,7 @@ class Model(nn.Module, Sampler, Likelihood, Invertible):
         return log_normal(z) + log_det
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
-        return LogProb(self.log_density(tensor(x), cond), Bound.EXACT, given(cond))
+        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
 
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:
         return self.forward_and_log_det(tensor(x), cond)[0]

@@ -5,7 +5,7 @@ B batch, S event shape, Z latent dimensions, K classes (label K means "no class"
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Self
 
 import torch
@@ -81,10 +81,9 @@ class Config(card.Config):
             label = model.label_of(batch.get("cond"), len(tensor(batch["x"])))
             return Loss({"negative_score": -model.critic(model.generate(noise, label), label).mean()})
 
-        def count_labels(batch: Batch, _: Noise, __: Clock) -> Mapping[str, Tensor]:
+        def count_labels(batch: Batch, _: Noise, __: Clock) -> None:
             label = model.label_of(batch.get("cond"), len(tensor(batch["x"])))
             model.counts += label.bincount(minlength=model.classes + 1)[: model.classes]
-            return {"counts": model.counts}
 
         adam = Optimiser(self.lr, betas=(self.beta1, self.beta2), schedule="linear")
         phases = [

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from genloom.core import card
 from genloom.core.capabilities import Latent, Likelihood, Sampler
-from genloom.core.events import Batch, Event, Value, flat_leaf, tensor
+from genloom.core.events import Batch, Event, Real, Value, flat_leaf, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
@@ -39,16 +39,19 @@ class Config(card.Config):
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which beta grows from 0")
     importance_samples: int = Field(32, ge=1, description="K of the bound that log_prob returns")
     emit: Literal["typical", "draw"] = Field(
-        "typical", description="samples show the mean of p(x|z), or draw it"
+        "typical", description="samples of images show the mean of p(x|z), as is the custom; others draw it"
     )
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
 
     @classmethod
     def preset(cls, event: Event) -> "Config":
-        if flat_leaf(event).dim <= 128:
-            return cls(latent_dim=16, hidden=256, lr=2e-3)
-        return cls()
+        leaf = flat_leaf(event)
+        emit: Literal["typical", "draw"] = "draw" if isinstance(leaf.kind, Real) else "typical"
+        if leaf.dim <= 128:
+            return cls(latent_dim=16, hidden=256, lr=2e-3, emit=emit)
+        return cls(emit=emit)
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:
         leaf = flat_leaf(event)
@@ -77,7 +80,10 @@ class Config(card.Config):
 
         def negative_elbo(batch: Batch, noise: Noise, clock: Clock) -> Loss:
             beta = self.beta * min(1.0, clock.progress / self.warmup if self.warmup else 1.0)
-            reconstruction, kl = model.elbo_terms(tensor(batch["x"]), batch.get("cond"), noise)
+            label = batch.get("cond")
+            if label is not None:
+                label = tensor(label).masked_fill(noise.uniform() < self.label_dropout, model.classes)
+            reconstruction, kl = model.elbo_terms(tensor(batch["x"]), label, noise)
             return Loss(
                 {"reconstruction": reconstruction.mean(), "kl": beta * kl.mean()}, {"rate": kl.mean()}
             )

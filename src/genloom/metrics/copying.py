@@ -107,9 +107,10 @@ def copying(
 def _neighbours(rows: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
     """Return (n, 20) ascending distances to the nearest training rows, 0 if equal, and their indices."""
     centre = train.mean(0)
+    centred = train - centre
     found = []
     for part in chunks(len(rows), max(len(train), _FAR * train.shape[1])):
-        index = squared_distances(rows[part] - centre, train - centre).topk(_FAR, largest=False).indices
+        index = squared_distances(rows[part] - centre, centred).topk(_FAR, largest=False).indices
         apart, order = (rows[part, None] - train[index]).norm(dim=2).sort(dim=1, stable=True)
         found.append((apart, index.gather(1, order)))
     return torch.cat([apart for apart, _ in found]), torch.cat([index for _, index in found])

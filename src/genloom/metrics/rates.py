@@ -34,9 +34,10 @@ def likelihood_figure(
 ) -> Figure:
     """Return negative log-likelihood as a figure: nats per item, or bits per dimension where units are given.
 
-    The interval is Student's t on the linearised ratio of sums; the scatter of an estimate's own noise is
-    part of it. ``kind`` stays that of the log-likelihood: a figure of kind ``lower_bound`` is an *upper*
-    bound on the negative log-likelihood.
+    The interval is Student's t on the linearised ratio of sums, widened by the bracket of an estimate, whose
+    error all items share (that of log Z, say); noise drawn anew for each item is part of the scatter.
+    ``kind`` stays that of the log-likelihood: a figure of kind ``lower_bound`` is an *upper* bound on the
+    negative log-likelihood.
 
     Args:
         log_prob: (n,) nats, with its kind and what was given.
@@ -58,9 +59,13 @@ def likelihood_figure(
         name, weight, ratio = "bits_per_dim", _units(units, value) * math.log(2), bits_per_dim(value, units)
     spread = (-value - ratio * weight).square().sum() / (len(value) - 1) * len(value)
     reach = student(0.95, len(value) - 1) * spread.sqrt().item() / weight.sum().item()
-    lo, hi = (ratio - reach, ratio + reach) if math.isfinite(ratio) else (-math.inf, math.inf)
+    scale = 1.0 if units is None else weight.mean().item()
+    below, above = log_prob.bracket or (0.0, 0.0)
+    lo, hi = ratio - reach - above / scale, ratio + reach + below / scale
+    if not math.isfinite(ratio):
+        lo, hi = -math.inf, math.inf
     mark = Fingerprint(name, 1, "none", preprocessing, data)
-    note = _doubt(ratio, log_prob, 1.0 if units is None else weight.mean().item())
+    note = _doubt(ratio, log_prob, scale)
     return Figure(name, ratio, lo, hi, len(value), mark, log_prob.kind.value, log_prob.given, note)
 
 

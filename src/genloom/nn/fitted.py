@@ -30,3 +30,8 @@ def require_fitted(buffer: Tensor) -> None:
     """Raise ``Unsupported`` if a fitted buffer is still empty."""
     if buffer.numel() == 0:
         raise Unsupported("this model has not been fitted yet: call fit, or load a fitted state")
+
+
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """Return at most ``count`` rows, evenly spaced, so that rows in order of class are all represented."""
+    return rows[:: -(-len(rows) // count)]

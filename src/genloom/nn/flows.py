@@ -44,12 +44,11 @@ class ActNorm(nn.Module):
         return z * self.log_scale.exp() + self.shift
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> dict[str, Tensor]:
-        """Set the parameters in place from items (B, D), and return them."""
+    def initialise(self, x: Tensor) -> None:
+        """Set the parameters in place from items (B, D)."""
         spread = x.std(0, correction=0).clamp_min(1e-3)
         self.shift.copy_(x.mean(0))
         self.log_scale.copy_(spread.log())
-        return {"shift": self.shift.data, "log_scale": self.log_scale.data}
 
 
 def labels_or_null(cond: Value | None, classes: int, batch: int) -> Tensor:
@@ -74,8 +73,8 @@ def maximum_likelihood(
         label_dropout: share of labels replaced by "no label", for unconditional use.
     """
 
-    def initialise(batch: Batch, noise: Noise, clock: Clock) -> dict[str, Tensor]:  # noqa: ARG001
-        return norm.initialise(tensor(batch["x"]).flatten(1))
+    def initialise(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
+        norm.initialise(tensor(batch["x"]).flatten(1))
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         x, cond = tensor(batch["x"]), batch.get("cond")

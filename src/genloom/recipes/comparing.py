@@ -14,7 +14,7 @@ import torch
 
 from genloom.core import registry
 from genloom.core.card import Card
-from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, Unsupported
+from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, Unsupported
 from genloom.metrics import Figure
 from genloom.modalities.base import Dataset
 from genloom.modalities.datasets import DataOptions, open_data
@@ -103,6 +103,7 @@ def compare(
     config: CompareConfig,
     out: Path,
     *,
+    resume: Literal["auto", "never"] = "auto",
     command: str = "",
     progress: bool = True,
     say: Callable[[str], None] = print,
@@ -111,10 +112,18 @@ def compare(
 
     Interrupted, the same call goes on where it stopped.
 
+    Args:
+        resume: ``auto`` goes on with what ``out`` holds; ``never`` refuses.
+
     Returns:
         The results mapping of ``genloom.report.schema``.
+
+    Raises:
+        RunError: ``out`` holds a comparison and ``resume`` is ``never``.
     """
     began = time.perf_counter()
+    if resume == "never" and (out / "runs").exists():
+        raise RunError(f"{out} holds a comparison already: choose another --out, or --resume auto to go on")
     dataset = open_data(config.source, config.data)
     plan = make_plan(config, dataset)
     out.mkdir(parents=True, exist_ok=True)
@@ -218,7 +227,7 @@ def _fit_one(
         return fit(
             one, out / "runs" / f"{name}-{seed}", dataset=dataset, previews=False, progress=progress, say=say
         )
-    except Diverged as error:
+    except (Diverged, DataError, Unsupported, torch.linalg.LinAlgError) as error:
         say(f"{name}: {error}")
         return str(error)
 
@@ -255,7 +264,7 @@ def _reference_row(
     figures["copying"] = copying_figure(report, dataset)
     pictures[name] = dataset.modality.draw(items[:SHOWN], columns=ACROSS)
     titles = {
-        "real": "Real data, unseen by any model: the floor",
+        "real": "Real data, not trained on: the floor",
         "copies": "Planted copies of training data",
     }
     return {
@@ -273,14 +282,28 @@ def _mark(figure: Figure) -> dict[str, Any]:
     return {**vars(figure.fingerprint), "digest": figure.fingerprint.digest}
 
 
+def _kept(path: Path) -> dict[str, Any]:
+    """Return an evaluation kept before, nothing if it is missing, damaged or lacks its pictures."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and (path.parent / "pictures").is_dir() else {}
+
+
 def _evaluated(
     run: Run, dataset: Dataset, features: Features, limit: int, name: str, pictures: Pictures
 ) -> dict[str, Any] | str:
     """Return a run's evaluation as JSON, from its folder if it was measured the same way before, or why its
     samples cannot be measured."""
-    path = run.folder / "evaluation.json"
-    asked = {"features": features.name, "limit": limit, "weights": digest(run.weights)}
-    if not path.exists() or json.loads(path.read_text())["asked"] != asked:
+    path = run.folder / "measured.json"
+    asked = {
+        "features": features.name,
+        "limit": limit,
+        "weights": digest(run.weights),
+        "genloom": versions()["genloom"],
+    }
+    if _kept(path).get("asked") != asked:
         try:
             measured = evaluate(run, dataset, features, limit=limit)
         except (DataError, Unsupported) as error:
@@ -374,7 +397,7 @@ def _curve(run: Run) -> tuple[list[dict[str, Any]], str]:
     validated = [r for r in records if "valid/loss" in r]
     if validated:
         points = [{"step": r["step"], "seconds": r["seconds"], "valid": r["valid/loss"]} for r in validated]
-        return points, "nats an item, validation"
+        return points, f"nats an item{' given its class' if run.classes else ''}, validation"
     totals = [k for k in (records[0] if records else {}) if k.endswith("/total")]
     if not totals:
         return [], ""
@@ -410,7 +433,10 @@ def _results(
 
 def _budget(train: TrainConfig) -> dict[str, Any]:
     if train.budget is not None:
-        text = f"{train.budget:g} s of wall-clock time for each fit, compilation and validation included"
+        text = (
+            f"{train.budget:g} s of wall-clock time for each fit, compilation and validation included "
+            "(closed-form baselines take what they need)"
+        )
         return {"kind": "seconds", "value": train.budget, "text": text}
     if train.flops is not None:
         return {

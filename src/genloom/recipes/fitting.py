@@ -288,6 +288,7 @@ def _run_stage(
 ) -> dict[str, torch.Tensor]:
     """Train one stage from scratch or from its newest checkpoint; return the weights to keep."""
     assert stage.objective is not None
+    began = time.perf_counter()
     view = run.view
     labels = dataset.train.labels if run.classes else None
     stream = Stream(view.encode(dataset.train.items), labels, view.perturb)
@@ -299,8 +300,11 @@ def _run_stage(
     )
     folder = run.folder / "checkpoints" / stage.name
     resumed = loop.resume(state, folder)
-    if resumed is None:
+    if resumed is None and run.facts.get("plan"):
+        plan = loop.Plan(**run.facts["plan"])
+    elif resumed is None:
         plan = loop.make_plan(state, rhythm, config.train, stage.budget_share, hooks)
+        state.seconds = time.perf_counter() - began
         run.update(plan=vars(plan), bf16=rhythm.bf16)
     else:
         plan, warnings = resumed
@@ -348,14 +352,16 @@ def _validator(run: Run, valid: Split) -> loop.Validate:
     return validate
 
 
-def _previewer(run: Run) -> Callable[[nn.Module, int], None]:
-    """Return a function that draws the same noise at every call into ``samples/``."""
+def _previewer(run: Run) -> Callable[[nn.Module, int | None], None]:
+    """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
     view, modality = run.view, run.modality
     labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
 
-    def preview(model: nn.Module, step: int) -> None:
+    def preview(model: nn.Module, step: int | None) -> None:
         if ranks.rank() == 0:
             items = view.decode(sampling.sample(model, PREVIEW_ITEMS, seed=0, cond=labels))
+            if step is None:
+                return
             media, picture = modality.draw(items)
             folder = run.folder / "samples"
             folder.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from genloom.core.errors import ConfigError
 from genloom.metrics import METRICS, student
 
 RANK_BY = "frechet"
@@ -68,8 +69,14 @@ COLUMNS: list[dict[str, str]] = [
 
 
 def rank_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Number the rows that may be ranked, best first, by the ranking figure."""
+    """Number the rows that may be ranked, best first, by the ranking figure.
+
+    Raises:
+        ConfigError: the figures were made differently, and so do not compare.
+    """
     ranked = [r for r in rows if r["role"] == "model" and r["status"] == "ok" and RANK_BY in r["figures"]]
+    if len({r["figures"][RANK_BY].get("fingerprint", {}).get("digest") for r in ranked}) > 1:
+        raise ConfigError(f"{RANK_BY} figures of different fingerprints do not rank: measure all alike")
     for place, row in enumerate(sorted(ranked, key=lambda r: float(r["figures"][RANK_BY]["value"])), 1):
         row["rank"] = place
 
@@ -105,5 +112,5 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     best = ranked[0]
     text = f"{best['title']} ({best['name']}) has the lowest Fréchet distance to the test data."
     if best["name"].startswith("baseline."):
-        text += " A classical baseline wins here: on small, simple data it is hard to beat."
+        text += " A classical baseline wins here, which it often does on small and simple data."
     return [text]

@@ -91,7 +91,7 @@ def _masthead(results: Results, nav: Markup) -> Markup:
 
 def _headline(results: Results) -> str:
     models = [row for row in results["rows"] if row["role"] == "model"]
-    return f"{plural(len(models), 'generative model')}, one budget: {results['data']['name']}"
+    return f"{plural(len(models), 'generative model')} compared: {results['data']['name']}"
 
 
 def _section(anchor: str, title: str, *parts: Node, link: str = "") -> _Section:

@@ -34,7 +34,7 @@ def interval_bar(
         scale: Shared by every row of the column.
         column: Names the figure in the accessible text.
         figure: A figure whose value is finite.
-        guide: What real test data scores, or the ideal.
+        guide: What real data scores, or the ideal.
         seeds: The value of each seed; drawn only if there are several.
         middle: Height of the bar below the top, in pixels.
     """

@@ -108,15 +108,15 @@ def ties(results: Results) -> str:
 
 
 def floor_sentence(results: Results) -> str:
-    """Return the figure that real test data itself reaches, or an empty string."""
+    """Return what the dashed line is: the figure that other real data reach; or an empty string."""
     column = column_of(results, results["rank_by"])
     if not any(
         row["name"] == "real" and value_of(row, column["key"]) is not None for row in references(results)
     ):
         return ""
     return (
-        f"The dashed line is what real test data itself scores in {column['title']}: "
-        "no honest model should be expected to do better."
+        f"The dashed line is what other real data, the validation items, score in {column['title']} against "
+        "the test data: no honest model should be expected to do better."
     )
 
 

@@ -49,7 +49,8 @@ def marginal_log_prob(
 ) -> LogProb:
     """Return log p(x) = log sum_y p(y) p(x|y) of a class-conditional model.
 
-    A bound on every p(x|y) gives a bound on p(x) in the same direction.
+    A bound on every p(x|y) gives a bound on p(x) in the same direction. Where the bounds are themselves noisy
+    estimates, the logarithm of their sum lies a little high in expectation (Jensen).
 
     Args:
         prior: (classes,) probabilities of the labels.

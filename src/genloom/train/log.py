@@ -6,6 +6,7 @@ from typing import Any
 
 from genloom.core.errors import MissingExtra
 from genloom.train import ranks
+from genloom.train.checkpoint import write_atomically
 
 
 class MetricLog:
@@ -23,7 +24,7 @@ class MetricLog:
     def _keep_until(self, step: int) -> None:
         if self._path.exists():
             kept = [r for r in read(self._path.parent) if r["step"] <= step]
-            self._path.write_text("".join(json.dumps(r) + "\n" for r in kept))
+            write_atomically(self._path, "".join(json.dumps(r) + "\n" for r in kept).encode())
 
     def write(self, step: int, seconds: float, figures: dict[str, float]) -> None:
         """Add one line of figures at a step."""

@@ -33,10 +33,10 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller wants done along the way."""
+    """What the caller wants done along the way. A preview without a step is only timed, and not kept."""
 
     validate: Validate
-    preview: Callable[[nn.Module, int], None]
+    preview: Callable[[nn.Module, int | None], None]
     watch: Watcher = silent
 
 
@@ -116,7 +116,7 @@ def _time(state: State, rhythm: Rhythm, hooks: Hooks, budget: float) -> tuple[fl
     start = time.perf_counter()
     with torch.no_grad():
         hooks.validate(state.scored)
-        hooks.preview(state.scored, 0)
+        hooks.preview(state.scored, None)
     return per_step, time.perf_counter() - start
 
 

@@ -48,19 +48,12 @@ def sum_(tensors: Sequence[Tensor]) -> None:
     """Add up tensors over ranks in place, in one flattened message per dtype."""
     if world() == 1:
         return
-    for dtype in {t.dtype for t in tensors}:
+    for dtype in sorted({t.dtype for t in tensors}, key=str):
         same = [t for t in tensors if t.dtype == dtype]
         flat = torch.cat([t.detach().reshape(-1) for t in same])
         dist.all_reduce(flat)
         for t, part in zip(same, torch.split(flat, [t.numel() for t in same]), strict=True):
             t.detach().copy_(part.view_as(t))
-
-
-def mean_(tensors: Sequence[Tensor]) -> None:
-    """Average floating-point tensors over ranks in place."""
-    sum_(tensors)
-    for t in tensors:
-        t.detach().div_(world())
 
 
 def agree(value: float) -> float:

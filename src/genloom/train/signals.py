@@ -8,12 +8,14 @@ from types import FrameType
 
 
 class Stop:
-    """Set once a signal asked for the end."""
+    """Set once a signal asked for the end; a second signal does not wait."""
 
     def __init__(self) -> None:
         self.requested = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        if self.requested:
+            raise KeyboardInterrupt
         self.requested = True
 
 

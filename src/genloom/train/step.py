@@ -55,10 +55,8 @@ def _run_phase(state: State, rhythm: Rhythm, phase: Phase, repeat: int, draw: in
     clock = Clock(state.step, rhythm.total)
     keys = (rhythm.seed, rhythm.stage, phase.name, state.step, repeat)
     if phase.update is not None:
-        lo, hi = ranks.share(rhythm.batch_size)
         with torch.no_grad():
-            batch, noise = _draw(rhythm, index, keys, lo, hi)
-            ranks.mean_(list(phase.update(batch, noise, clock).values()))
+            phase.update(*_draw(rhythm, index, keys, 0, rhythm.batch_size), clock)
         return {}
     groups = [state.objective.groups[name] for name in phase.trains]
     with _only_trainable(state.model, [g.module for g in groups]):
@@ -113,9 +111,9 @@ def _draw(
 
 
 def _check_finite(loss: Loss, phase: str, step: int) -> None:
-    for name, value in loss.terms.items():
-        if not torch.isfinite(value):
-            raise Diverged(f"the loss term {name}", phase, step)
+    if ranks.any_rank(not torch.isfinite(loss.total)):
+        bad = [name for name, value in loss.terms.items() if not torch.isfinite(value)]
+        raise Diverged(f"the loss term {bad[0]}" if bad else "a loss term of another rank", phase, step)
 
 
 def _clip(gradients: list[Tensor], limit: float | None) -> Tensor:
