@@ -28,8 +28,6 @@ from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.loop import bf16_pays
 
-FIT_SECONDS = 60.0
-
 Json = Annotated[
     bool,
     Parameter(
@@ -126,7 +124,7 @@ def fit_command(
     """
     registry.module_of(family)
     config = fitting.FitConfig(
-        family, source, parsed(model or {}), train.lasting(FIT_SECONDS), data, view, conditional, seed
+        family, source, parsed(model or {}), train.lasting(fitting.FIT_SECONDS), data, view, conditional, seed
     )
     say = speaker(json)
     out = out or fitting.default_out(config)

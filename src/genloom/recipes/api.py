@@ -18,8 +18,6 @@ from genloom.report.schema import Results
 from genloom.tasks import sampling
 from genloom.train.config import TrainConfig
 
-FIT_SECONDS = 60.0
-
 
 def fit(
     family: str,
@@ -55,7 +53,7 @@ def fit(
         family,
         str(source),
         model or {},
-        _settings(TrainConfig, train).lasting(FIT_SECONDS),
+        _settings(TrainConfig, train).lasting(fitting.FIT_SECONDS),
         _settings(DataOptions, data),
         view,
         conditional,

@@ -32,6 +32,9 @@ from genloom.train.signals import Stop, stop_on_signal
 from genloom.train.state import State
 from genloom.train.stream import Stream
 
+FIT_SECONDS = 60.0
+"""The budget of a fit that sets none."""
+
 VALIDATION_ITEMS = 256
 PREVIEW_ITEMS = 64
 
