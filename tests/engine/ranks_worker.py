@@ -26,13 +26,10 @@ def helpers() -> dict[str, torch.Tensor]:
     """Return what the small functions over ranks give."""
     mixed = [torch.full((2,), ranks.rank() + 1.0), torch.tensor([[ranks.rank() + 1.0]], dtype=torch.float64)]
     ranks.sum_(mixed)
-    mean = torch.tensor([4.0 * ranks.rank()])
-    ranks.mean_([mean])
     flags = [ranks.any_rank(ranks.rank() == 1), ranks.any_rank(False)]
     return {
         "helpers/sum": mixed[0],
         "helpers/double": mixed[1],
-        "helpers/mean": mean,
         "helpers/agree": torch.tensor(ranks.agree(float(ranks.rank()))),
         "helpers/any": torch.tensor(flags),
         "helpers/share": torch.tensor(ranks.share(7)),

@@ -53,7 +53,6 @@ def test_helpers(two_ranks: Path) -> None:
     first, second = left_by(two_ranks, 0), left_by(two_ranks, 1)
     assert first["helpers/sum"].tolist() == [3, 3]
     assert first["helpers/double"].tolist() == [[3]]
-    assert first["helpers/mean"].tolist() == [2]
     assert first["helpers/agree"].item() == 0
     assert first["helpers/any"].tolist() == [True, False]
     assert (first["helpers/share"].tolist(), second["helpers/share"].tolist()) == ([0, 3], [3, 7])
@@ -73,7 +72,6 @@ def test_fit_on_two_ranks_equals_fit_on_one(two_ranks: Path, tmp_path: Path) -> 
 def test_alone_every_helper_is_trivial() -> None:
     x = torch.tensor([2.0])
     ranks.sum_([x])
-    ranks.mean_([x])
     ranks.barrier()
     assert (ranks.rank(), ranks.world(), ranks.share(7), x.item()) == (0, 1, (0, 7), 2)
     assert ranks.agree(3.0) == 3
