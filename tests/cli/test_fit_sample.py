@@ -10,7 +10,7 @@ import yaml
 from cli_kit import SMALL, VAE, Cli
 
 from genloom.cli.settings import with_config
-from genloom.recipes.runs import to_json
+from genloom.core.serial import to_json
 
 Fitted = Callable[..., Path]
 
@@ -135,7 +135,7 @@ def test_machines_get_strict_json(cli: Cli, toys: None) -> None:  # noqa: ARG001
     assert cli("info", "flow.nsf", "--json").json["settings"]["bins"]["default"] > 0
     assert set(cli("doctor", "--json").json["families"].values()) == {"ok"}
     run = ("fit", "toy.copier", "two_moons", "--data.points", 200, "--out", "run", "--json")
-    assert cli(*run).json["figures"] == {"unseen": "inf"}
+    assert cli(*run).json["stages"]["fit"]["figures"] == {"unseen": "inf"}
     assert json.loads(to_json({"a": [float("nan"), -float("inf"), 1.5], "b": (None,)})) == {
         "a": ["nan", "-inf", 1.5],
         "b": [None],

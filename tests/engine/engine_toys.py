@@ -96,7 +96,7 @@ def run_toy(
     plan = loop.Plan(steps, validate_every=3, checkpoint_every=4)
     hooks = loop.Hooks(validate=validate, preview=lambda model, step: None)  # noqa: ARG005
     folder.mkdir(exist_ok=True)
-    log = MetricLog(folder, state.step)
+    log = MetricLog(folder, "toy", state.step)
     loop.run(state, toy_rhythm(steps, **changes), plan, folder / "checkpoints", log, hooks, Stop())
 
 

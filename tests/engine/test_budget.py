@@ -36,7 +36,7 @@ def with_chains() -> State:
 
 def test_calibration_leaves_no_trace() -> None:
     tried, fresh = with_chains(), with_chains()
-    plan = loop.make_plan(tried, toy_rhythm(), TrainConfig(budget=0.2), 1.0, HOOKS)
+    plan = loop.make_plan(tried, toy_rhythm(), TrainConfig(budget=0.2), 1.0, HOOKS, Stop())
     assert plan.steps >= 1
     assert plan.seconds_per_step is not None
     assert tried.step == 0
@@ -65,7 +65,7 @@ def test_flops_budget_counts_matrix_products() -> None:
     per_step = 2 * (2 * BATCH * DIM * 5)  # forwards, and backwards to the weights
     state = State.fresh(model, objective)
     before = state.tensors()
-    plan = loop.make_plan(state, toy_rhythm(), TrainConfig(flops=per_step * 17.5), 1.0, HOOKS)
+    plan = loop.make_plan(state, toy_rhythm(), TrainConfig(flops=per_step * 17.5), 1.0, HOOKS, Stop())
     assert plan.flops_per_step == per_step
     assert plan.steps == 17
     assert all(torch.equal(v, state.tensors()[k]) for k, v in before.items())
@@ -74,9 +74,9 @@ def test_flops_budget_counts_matrix_products() -> None:
 def test_steps_are_shared_between_stages() -> None:
     model = Pair()
     state = State.fresh(model, adversarial(model))
-    plan = loop.make_plan(state, toy_rhythm(), TrainConfig(steps=100), 0.25, HOOKS)
+    plan = loop.make_plan(state, toy_rhythm(), TrainConfig(steps=100), 0.25, HOOKS, Stop())
     assert (plan.steps, plan.seconds_per_step, plan.flops_per_step) == (25, None, None)
-    assert loop.make_plan(state, toy_rhythm(), TrainConfig(steps=1), 0.25, HOOKS).steps == 1
+    assert loop.make_plan(state, toy_rhythm(), TrainConfig(steps=1), 0.25, HOOKS, Stop()).steps == 1
 
 
 def test_a_resumed_run_keeps_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, monkeypatch: pytest.Monkey
     settings: dict[str, Any] = {"steps": None, "budget": "1s", "checkpoint_every": 1000}
     with pytest.raises(Interrupted):
         digits_fit(tmp_path / "run", **settings)
-    plan = open_run(tmp_path / "run").facts["plan"]
+    plan = open_run(tmp_path / "run").stage("vae")["plan"]
     assert plan["seconds_per_step"] > 0
     monkeypatch.setattr(loop, "run", real)
 
@@ -100,7 +100,7 @@ def test_a_resumed_run_keeps_its_plan(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(loop, "make_plan", no_plan)
     run = digits_fit(tmp_path / "run", **settings)
-    assert run.facts["plan"] == plan
+    assert run.stage("vae")["plan"] == plan
     assert run.facts["steps"] == plan["steps"]
 
 
@@ -122,6 +122,17 @@ def test_batch_size_is_the_users_then_the_familys_and_never_more_than_the_data()
     for asked, found in ((None, BATCH), (5, 5), (100, 20)):
         rhythm = loop.make_rhythm(stage, data, TrainConfig(batch_size=asked), 0, False, 10)
         assert rhythm.batch_size == found
-        assert not rhythm.bf16
-    assert loop.make_rhythm(stage, data, TrainConfig(precision="bf16"), 0, False, 10).bf16
-    assert not loop.make_rhythm(stage, data, TrainConfig(precision="fp32"), 0, True, 10).bf16
+
+
+def test_bf16_is_as_asked() -> None:
+    assert loop.wants_bf16(TrainConfig(precision="bf16"), autocast=False)
+    assert not loop.wants_bf16(TrainConfig(precision="fp32"), autocast=True)
+    assert not loop.wants_bf16(TrainConfig(), autocast=False)
+    assert loop.wants_bf16(TrainConfig(), autocast=True) == loop.bf16_pays()
+
+
+def test_a_signal_ends_the_timing() -> None:
+    stop, state = Stop(), with_chains()
+    stop.requested = True
+    with pytest.raises(Interrupted, match="before the first step"):
+        loop.make_plan(state, toy_rhythm(), TrainConfig(budget=60), 1.0, HOOKS, stop)

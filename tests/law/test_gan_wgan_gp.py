@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genloom.core.errors import ConfigError, DataError
-from genloom.core.events import Bounded, Categorical, Leaf, Real
+from genloom.core.events import Bounded, Categorical, Leaf, Real, nearest_level
 from genloom.core.objective import Clock, Phase
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.families.gan_wgan_gp import (
@@ -17,7 +17,6 @@ from genloom.families.gan_wgan_gp import (
     gradient_norm,
     gradient_penalty,
     interpolate,
-    nearest_level,
     widths,
 )
 from genloom.train.state import State

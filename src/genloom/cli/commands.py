@@ -17,11 +17,12 @@ from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
+from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, fitting
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
-from genloom.recipes.runs import labels_for, open_run, to_json, versions
+from genloom.recipes.runs import labels_for, open_run, versions
 from genloom.report.terminal import leaderboard, remarks
 from genloom.tasks import sampling
 from genloom.train.checkpoint import write_atomically

@@ -113,6 +113,14 @@ def categories(kind: Kind) -> int:
     raise DataError(f"{kind} has no categories")
 
 
+def nearest_level(x: Tensor, kind: Kind) -> Tensor:
+    """Return the nearest of the kind's equally spaced levels, or x itself where there are none."""
+    if not isinstance(kind, Bounded) or kind.levels is None:
+        return x
+    gap = (kind.hi - kind.lo) / (kind.levels - 1)
+    return (kind.lo + gap * ((x - kind.lo) / gap).round()).clamp(kind.lo, kind.hi)
+
+
 def image_leaf(event: Event) -> Leaf:
     """Return the event as a leaf of shape (C, H, W), or raise ``DataError``."""
     if isinstance(event, Leaf) and len(event.shape) == 3 and event.length_axis is None:

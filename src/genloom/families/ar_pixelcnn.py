@@ -21,10 +21,8 @@ from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optim
 from genloom.core.randomness import Noise
 from genloom.math.logistic import discretised_logistic
 from genloom.nn.causal_conv import GatedLayer, GatedLayerCache, pixels_left, rows_above
-
-SOFTMAX_LEVELS = 32
-"""Up to this many levels a softmax is cheaper than a mixture and needs no ordering."""
-
+from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.likelihoods import SOFTMAX_LEVELS
 
 SMALL_IMAGE = 16 * 16
 """Up to this many pixels two narrow layers see enough; wider ones overfit a small set of such images."""
@@ -206,8 +204,7 @@ class Model(nn.Module, Sampler, Likelihood):
         """Return what is added at the start of the vertical and the horizontal stack, (B or 1, H, W, D)."""
         start = self.position[None]
         if self.label is not None:
-            nulls = torch.full((batch,), self.classes, device=start.device)
-            labels = nulls if cond is None else tensor(cond)
+            labels = labels_or_null(cond, self.classes, batch)
             start = start + self.label(labels)[:, None, None]
         v, h = start.chunk(2, -1)
         return v, h
@@ -265,8 +262,7 @@ def pixelcnn_objective(model: Model, config: Config) -> Objective:
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         cond = batch.get("cond")
         if cond is not None and model.classes:
-            hidden = noise.uniform() < config.label_dropout
-            cond = torch.where(hidden, model.classes, tensor(cond))
+            cond = hide_labels(tensor(cond), model.classes, config.label_dropout, noise)
         return Loss({"nll": -model.log_prob(batch["x"], cond, noise=noise).value.mean()})
 
     optimiser = Optimiser(config.lr, schedule="cosine", warmup=config.warmup)

@@ -17,11 +17,24 @@ from genloom.core import card
 from genloom.core.capabilities import Denoiser, Likelihood, Sampler
 from genloom.core.card import class_count, graded_image, real
 from genloom.core.errors import ConfigError
-from genloom.core.events import Batch, Bounded, Event, Leaf, Real, Value, describe, flat_leaf, items, tensor
+from genloom.core.events import (
+    Batch,
+    Bounded,
+    Event,
+    Leaf,
+    Real,
+    Value,
+    describe,
+    flat_leaf,
+    items,
+    nearest_level,
+    tensor,
+)
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math import schedules
+from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.unet import TimeLabelEmbedding, UNet, silence
 
 Variance = Literal["forward", "posterior"]
@@ -108,8 +121,8 @@ class Config(card.Config):
 
         def denoising(batch: Batch, noise: Noise, _: Clock) -> Loss:
             x0 = tensor(batch["x"])
-            label = model.labels(batch.get("cond"), len(x0))
-            label = label.masked_fill(noise.uniform() < self.label_dropout, model.classes)
+            label = labels_or_null(batch.get("cond"), model.classes, len(x0))
+            label = hide_labels(label, model.classes, self.label_dropout, noise)
             return Loss({self.prediction: model.denoising_error(x0, label, noise).mean()})
 
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
@@ -181,12 +194,6 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         self.sampler, self.sampling_steps, self.eta = sampler, sampling_steps, eta
         self.guidance_scale, self.bound_terms = guidance_scale, bound_terms
 
-    def labels(self, cond: Value | None, batch: int) -> Tensor:
-        """Return class labels (B,), ``classes`` standing for none."""
-        if cond is None or not self.classes:
-            return torch.full((batch,), self.classes, device=self.alpha_bar.device)
-        return tensor(cond)
-
     def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         """Return the network's output, epsilon or v, (B, *S), at times (B,) in 1..T."""
         embedding = self.embedding((time / self.timesteps).to(x.dtype), label)
@@ -231,20 +238,20 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
 
     def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
         """Return the estimate of E[x_0 | x_t = x], with whole times (B,) in 1..T."""
-        output = self.predict(x, time, self.labels(cond, len(x)))
+        output = self.predict(x, time, labels_or_null(cond, self.classes, len(x)))
         return self.estimate(x, output, self.abar(time)).to(x.dtype)
 
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         """Walk from noise to data; where the event has levels, return the nearest ones."""
         x = noise.normal(*self.leaf.extents).to(next(self.parameters()).dtype)
-        label = self.labels(cond, len(x))
+        label = labels_or_null(cond, self.classes, len(x))
         times = schedules.spaced_times(self.timesteps, self.sampling_steps)
         for t, s in itertools.pairwise(times):
             time = torch.full((len(x),), t, device=x.device)
             x0 = self.estimate(x, self.guided(x, time, label), self.alpha_bar[t])
             x = (self._step(x, x0, t, s, noise) if s else x0).to(x.dtype)
-        return self._snap(x)
+        return nearest_level(x, self.leaf.kind)
 
     def _step(self, x: Tensor, x0: Tensor, t: int, s: int, noise: Noise) -> Tensor:
         """Move from time t to s > 0 by the chosen sampler."""
@@ -260,14 +267,6 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         choose = schedules.posterior_variance if self.variance == "posterior" else schedules.forward_variance
         return choose(abar, earlier)
 
-    def _snap(self, x: Tensor) -> Tensor:
-        """Return the most probable level of each scalar, or the value itself where there are no levels."""
-        kind = self.leaf.kind
-        if not isinstance(kind, Bounded) or kind.levels is None:
-            return x
-        step = (kind.hi - kind.lo) / (kind.levels - 1)
-        return (((x - kind.lo) / step).round() * step + kind.lo).clamp(kind.lo, kind.hi)
-
     @torch.no_grad()
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return an unbiased Monte-Carlo estimate of the variational lower bound, in nats.
@@ -280,7 +279,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         Source: Ho et al. 2020, equation 5.
         """
         x = items(x, self.leaf.extents)
-        label = self.labels(cond, len(x))
+        label = labels_or_null(cond, self.classes, len(x))
         ranges = schedules.strata(2, self.timesteps, self.bound_terms)
         times = schedules.draw_times(ranges, noise.uniform(len(ranges.count)))
         bound = self._decoder_term(x, label, noise) - self._prior_term(x)

@@ -23,7 +23,8 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.math.splines import parameter_count, rational_quadratic, rational_quadratic_inverse
-from genloom.nn.flows import ActNorm, labels_or_null, log_normal, maximum_likelihood
+from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
+from genloom.nn.labels import labels_or_null
 from genloom.nn.masked import Made, MaskedLinear, Prefix, affine
 
 Form = Literal["coupling", "autoregressive"]

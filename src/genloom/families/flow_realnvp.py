@@ -20,7 +20,8 @@ from genloom.core.events import Event, Value, describe, image_leaf, items, tenso
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
-from genloom.nn.flows import ActNorm, labels_or_null, log_normal, maximum_likelihood
+from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
+from genloom.nn.labels import labels_or_null
 
 Shape = tuple[int, int, int]
 

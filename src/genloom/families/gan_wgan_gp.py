@@ -15,9 +15,22 @@ from torch import Tensor, nn
 from genloom.core import card
 from genloom.core.capabilities import Sampler
 from genloom.core.errors import ConfigError, DataError
-from genloom.core.events import Batch, Bounded, Event, Leaf, Value, describe, flat_leaf, image_leaf, tensor
+from genloom.core.events import (
+    Batch,
+    Bounded,
+    Event,
+    Leaf,
+    Value,
+    describe,
+    flat_leaf,
+    image_leaf,
+    nearest_level,
+    rows,
+    tensor,
+)
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
+from genloom.nn.labels import labels_or_null
 
 SLOPE = 0.2
 """Of the leaky rectifiers below zero: both networks pass gradients everywhere."""
@@ -65,7 +78,7 @@ class Config(card.Config):
 
         def critic_loss(batch: Batch, noise: Noise, _: Clock) -> Loss:
             x = tensor(batch["x"])
-            label = model.label_of(batch.get("cond"), len(x))
+            label = labels_or_null(batch.get("cond"), model.classes, len(x))
             with torch.no_grad():
                 fake = model.generate(noise, label)
             on_real, on_fake = model.critic(torch.cat([x, fake]), label.repeat(2)).chunk(2)
@@ -78,11 +91,11 @@ class Config(card.Config):
             return Loss(terms, {"gradient_norm": norm.mean()})
 
         def generator_loss(batch: Batch, noise: Noise, _: Clock) -> Loss:
-            label = model.label_of(batch.get("cond"), len(tensor(batch["x"])))
+            label = labels_or_null(batch.get("cond"), model.classes, rows(batch["x"]))
             return Loss({"negative_score": -model.critic(model.generate(noise, label), label).mean()})
 
         def count_labels(batch: Batch, _: Noise, __: Clock) -> None:
-            label = model.label_of(batch.get("cond"), len(tensor(batch["x"])))
+            label = labels_or_null(batch.get("cond"), model.classes, rows(batch["x"]))
             model.counts += label.bincount(minlength=model.classes + 1)[: model.classes]
 
         adam = Optimiser(self.lr, betas=(self.beta1, self.beta2), schedule="linear")
@@ -253,14 +266,6 @@ def convolutional_critic(leaf: Leaf, channels: tuple[int, ...], classes: int) ->
     return Critic(classes, channels[-1] * pixels, nn.Sequential(*body, nn.Flatten()))
 
 
-def nearest_level(x: Tensor, kind: Bounded) -> Tensor:
-    """Return the nearest of the kind's equally spaced levels, or x itself if it has none."""
-    if kind.levels is None:
-        return x
-    gap = (kind.hi - kind.lo) / (kind.levels - 1)
-    return (kind.lo + gap * ((x - kind.lo) / gap).round()).clamp(kind.lo, kind.hi)
-
-
 class Model(nn.Module, Sampler):
     """A generator and the critic it trains against.
 
@@ -277,14 +282,10 @@ class Model(nn.Module, Sampler):
         self.generator, self.critic = generator, critic
         self.register_buffer("counts", torch.ones(classes))
 
-    def label_of(self, cond: Value | None, count: int) -> Tensor:
-        """Return the labels (B,), all "no class" where there is no condition."""
-        return torch.full((count,), self.classes) if cond is None else tensor(cond)
-
     def generate(self, noise: Noise, label: Tensor | None) -> Tensor:
         """Return items (B, *S) in the event's range, of a random class where the label is "no class"."""
         z = noise.normal(self.latent_dim).to(self.counts.dtype)
-        drawn = self.label_of(label, len(z))
+        drawn = labels_or_null(label, self.classes, len(z))
         if self.classes:
             guess = noise.categorical(self.counts.log().expand(len(z), -1))
             drawn = torch.where(drawn == self.classes, guess, drawn)
@@ -292,7 +293,7 @@ class Model(nn.Module, Sampler):
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         x = self.generate(noise, None if cond is None else tensor(cond))
-        return nearest_level(x, self.event.kind) if isinstance(self.event.kind, Bounded) else x
+        return nearest_level(x, self.event.kind)
 
 
 CARD = card.Card(

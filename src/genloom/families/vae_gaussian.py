@@ -20,6 +20,7 @@ from genloom.core.events import Batch, Event, Real, Value, flat_leaf, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
+from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.likelihoods import Output, output_for, to_input
 
 
@@ -82,7 +83,7 @@ class Config(card.Config):
             beta = self.beta * min(1.0, clock.progress / self.warmup if self.warmup else 1.0)
             label = batch.get("cond")
             if label is not None:
-                label = tensor(label).masked_fill(noise.uniform() < self.label_dropout, model.classes)
+                label = hide_labels(tensor(label), model.classes, self.label_dropout, noise)
             reconstruction, kl = model.elbo_terms(tensor(batch["x"]), label, noise)
             return Loss(
                 {"reconstruction": reconstruction.mean(), "kl": beta * kl.mean()}, {"rate": kl.mean()}
@@ -201,7 +202,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
     def _with_label(self, h: Tensor, cond: Value | None) -> Tensor:
         if not self.classes:
             return h
-        label = torch.full((h.shape[0],), self.classes) if cond is None else tensor(cond)
+        label = labels_or_null(cond, self.classes, h.shape[0])
         return torch.cat([h, F.one_hot(label, self.classes + 1).to(h.dtype)], 1)
 
     def elbo_terms(self, x: Tensor, cond: Value | None, noise: Noise) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What normalizing flows share: the normal base, the data-dependent first layer, labels, the objective.
+"""What normalizing flows share: the normal base, the data-dependent first layer, the objective.
 
 B batch, D values of an item.
 """
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from genloom.core.events import Batch, Value, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
+from genloom.nn.labels import hide_labels
 
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
@@ -51,11 +52,6 @@ class ActNorm(nn.Module):
         self.log_scale.copy_(spread.log())
 
 
-def labels_or_null(cond: Value | None, classes: int, batch: int) -> Tensor:
-    """Return the labels (B,), or ``classes``, which means no label, for every item."""
-    return torch.full((batch,), classes) if cond is None else tensor(cond)
-
-
 def maximum_likelihood(
     model: nn.Module,
     norm: ActNorm,
@@ -79,7 +75,7 @@ def maximum_likelihood(
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         x, cond = tensor(batch["x"]), batch.get("cond")
         if cond is not None and classes:
-            cond = torch.where(noise.uniform() < label_dropout, classes, tensor(cond))
+            cond = hide_labels(tensor(cond), classes, label_dropout, noise)
         return Loss({"nll_per_value": -score(x, cond).mean() / x[0].numel()})
 
     phases = [

@@ -15,6 +15,7 @@ import torch
 from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, Unsupported
+from genloom.core.serial import to_json
 from genloom.metrics import Figure
 from genloom.modalities.base import Dataset
 from genloom.modalities.datasets import DataOptions, open_data
@@ -31,7 +32,7 @@ from genloom.recipes.evaluating import (
 )
 from genloom.recipes.features import Features, export, features_for
 from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve
-from genloom.recipes.runs import Run, open_run, to_json, versions, view_for
+from genloom.recipes.runs import Run, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
 from genloom.report.schema import Results
@@ -382,7 +383,7 @@ def _of_run(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "train_seconds": run.facts.get("train_seconds"),
             "steps": run.facts.get("steps"),
             "sample_seconds_per_1000": measured[0]["sample_seconds_per_1000"] if measured else None,
-            "flops_per_step": run.facts.get("plan", {}).get("flops_per_step"),
+            "flops_per_step": _flops_per_step(run),
         },
         "curves": curve,
         "curve_label": label,
@@ -391,18 +392,29 @@ def _of_run(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _flops_per_step(run: Run) -> float | None:
+    """Return what the last stage's steps were counted to cost, None where they were not."""
+    *_, last = run.facts.get("stages", {"": {}}).values()
+    return last.get("plan", {}).get("flops_per_step")
+
+
 def _curve(run: Run) -> tuple[list[dict[str, Any]], str]:
     """Return validation nats over time where the model has a likelihood, else its training loss."""
-    records = read(run.folder)
+    logged = read(run.folder)
+    records = [r for r in logged if r["stage"] == logged[-1]["stage"]]
     validated = [r for r in records if "valid/loss" in r]
     if validated:
-        points = [{"step": r["step"], "seconds": r["seconds"], "valid": r["valid/loss"]} for r in validated]
+        points = [_point(r) | {"valid": float(r["valid/loss"])} for r in validated]
         return points, f"nats an item{' given its class' if run.classes else ''}, validation"
     totals = [k for k in (records[0] if records else {}) if k.endswith("/total")]
     if not totals:
         return [], ""
-    points = [{"step": r["step"], "seconds": r["seconds"], "train": r[totals[0]]} for r in records]
+    points = [_point(r) | {"train": float(r[totals[0]])} for r in records]
     return points, f"{totals[0].split('/')[0]} loss, training"
+
+
+def _point(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {"step": record["step"], "seconds": record["seconds"]}
 
 
 def _results(

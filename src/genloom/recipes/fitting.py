@@ -1,7 +1,6 @@
 """Fit one family to one data set, in a run directory that can be resumed."""
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,34 +8,25 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from genloom.core import registry
-from genloom.core.capabilities import ClosedForm, Likelihood, need
 from genloom.core.card import Card, Family
 from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, complaint, nearest
 from genloom.core.events import Event, describe
-from genloom.core.objective import Stage
-from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Dataset, Split, View
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.runs import FORMAT, Run, open_run, versions, view_for, view_named
+from genloom.recipes.stages import Job, train
 from genloom.report.card import model_card
-from genloom.tasks import sampling, scoring
-from genloom.train import loop, ranks
+from genloom.tasks import sampling
+from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
-from genloom.train.log import MetricLog
-from genloom.train.progress import Watcher, watcher
-from genloom.train.signals import Stop, stop_on_signal
-from genloom.train.state import State
-from genloom.train.stream import Stream
+from genloom.train.signals import stop_on_signal
+from genloom.train.state import Tensors
 
 FIT_SECONDS = 60.0
 """The budget of a fit that sets none."""
-
-VALIDATION_ITEMS = 256
-PREVIEW_ITEMS = 64
 
 
 def _nothing(*_: object) -> None:
@@ -96,8 +86,8 @@ def fit(
             return run
         run.update(state="running", why="")
         try:
-            _train(run, family.card, config, dataset, stop, previews, progress, say)
-        except Interrupted:
+            _finish(run, family.card, train(Job(run, dataset, stop, previews, progress, say)))
+        except (Interrupted, KeyboardInterrupt):
             run.update(state="interrupted")
             raise
         except Diverged as error:
@@ -235,143 +225,19 @@ def _label_counts(split: Split, classes: int) -> list[int]:
     return [] if split.labels is None else torch.bincount(split.labels, minlength=classes).tolist()
 
 
-def _train(
-    run: Run,
-    card: Card,
-    config: FitConfig,
-    dataset: Dataset,
-    stop: Stop,
-    previews: bool,
-    progress: bool,
-    say: Callable[[str], None],
-) -> None:
-    """Run every stage, then keep the weights."""
-    began = time.perf_counter()
-    model = run.build()
-    if config.train.compile:
-        for child in model.children():
-            child.compile()
-    stages = registry.load(config.family).config(**run.facts["config"]).stages(model)
-    for stage in stages:
-        if stage.objective is None:
-            figures = _fit_closed_form(model, run, dataset, config.seed)
-            run.update(plan={}, steps=1, train_seconds=time.perf_counter() - began, figures=figures)
-            weights = model.state_dict()
-        else:
-            watch = watcher(card.name) if progress and ranks.rank() == 0 else None
-            weights = _run_stage(run, card, config, dataset, model, stage, stop, previews, watch, say)
-    if ranks.rank() == 0:
-        run.keep(weights)
-        run.update(state="finished", parameters=sum(w.numel() for w in weights.values()))
-        write_atomically(run.folder / "CARD.md", model_card(card_facts(card), run.facts).encode())
-
-
-def _fit_closed_form(model: nn.Module, run: Run, dataset: Dataset, seed: int) -> dict[str, float]:
-    view = run.view
-    values = []
-    for number, split in enumerate((dataset.train, dataset.valid)):
-        index = torch.arange(len(split))
-        values.append(view.perturb(view.encode(split.items), SampleNoise(key(seed, "closed", number), index)))
-    noise = SampleNoise(key(seed, "fit"), torch.zeros(1, dtype=torch.int64))
-    labels = dataset.train.labels if run.classes else None
-    return need(model, ClosedForm, "fit").fit(values[0], values[1], noise, labels)
-
-
-def _run_stage(
-    run: Run,
-    card: Card,
-    config: FitConfig,
-    dataset: Dataset,
-    model: nn.Module,
-    stage: Stage,
-    stop: Stop,
-    previews: bool,
-    watch: Any,
-    say: Callable[[str], None],
-) -> dict[str, torch.Tensor]:
-    """Train one stage from scratch or from its newest checkpoint; return the weights to keep."""
-    assert stage.objective is not None
-    began = time.perf_counter()
-    view = run.view
-    labels = dataset.train.labels if run.classes else None
-    stream = Stream(view.encode(dataset.train.items), labels, view.perturb)
-    rhythm = loop.make_rhythm(stage, stream, config.train, config.seed, card.autocast, total=0)
-    state = State.fresh(model, stage.objective)
-    hooks = loop.Hooks(
-        validate=_validator(run, dataset.valid),
-        preview=_previewer(run) if previews else _nothing,
+def _finish(run: Run, card: Card, weights: Tensors) -> None:
+    """Keep the weights, what the stages took together, and the card."""
+    stages = list(run.facts["stages"].values())
+    run.keep(weights)
+    run.update(
+        state="finished",
+        steps=sum(s["steps"] for s in stages),
+        train_seconds=sum(s["seconds"] for s in stages),
+        best=stages[-1].get("best", {}),
+        parameters=sum(w.numel() for w in weights.values()),
     )
-    folder = run.folder / "checkpoints" / stage.name
-    resumed = loop.resume(state, folder)
-    if resumed is None and run.facts.get("plan"):
-        plan = loop.Plan(**run.facts["plan"])
-    elif resumed is None:
-        plan = loop.make_plan(state, rhythm, config.train, stage.budget_share, hooks)
-        state.seconds = time.perf_counter() - began
-        run.update(plan=vars(plan), bf16=rhythm.bf16)
-    else:
-        plan, warnings = resumed
-        for text in warnings:
-            say(text)
-        say(f"resumed at step {state.step:,} of {plan.steps:,}")
-    log = MetricLog(run.folder, state.step, config.train.tensorboard)
-    rhythm = loop.make_rhythm(stage, stream, config.train, config.seed, card.autocast, plan.steps)
-    try:
-        if watch is None:
-            loop.run(state, rhythm, plan, folder, log, hooks, stop)
-        else:
-            with watch:
-                loop.run(state, rhythm, plan, folder, log, _watched(hooks, watch), stop)
-    finally:
-        log.close()
-    run.update(steps=state.step, train_seconds=state.seconds, best=_best(state))
-    return state.result()
-
-
-def _watched(hooks: loop.Hooks, watch: Watcher) -> loop.Hooks:
-    return loop.Hooks(hooks.validate, hooks.preview, watch)
-
-
-def _best(state: State) -> dict[str, float | int | None]:
-    """Return the best validation value and its step, None where nothing was validated."""
-    seen = state.best.step >= 0
-    return {"value": state.best.value if seen else None, "step": state.best.step if seen else None}
-
-
-def _validator(run: Run, valid: Split) -> loop.Validate:
-    """Return a function that scores a model on a fixed part of the validation split."""
-    view = run.view
-    part = valid.some(VALIDATION_ITEMS)
-    noise = SampleNoise(key(run.facts["seed"], "valid"), torch.arange(len(part)))
-    x = view.perturb(view.encode(part.items), noise)
-    labels = part.labels if run.classes else None
-
-    def validate(model: nn.Module) -> Mapping[str, float]:
-        if not isinstance(model, Likelihood) or len(part) == 0:
-            return {}
-        scored = view.to_data(scoring.log_prob(model, x, labels), x)
-        return {"loss": -float(scored.value.mean())}
-
-    return validate
-
-
-def _previewer(run: Run) -> Callable[[nn.Module, int | None], None]:
-    """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
-    view, modality = run.view, run.modality
-    labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
-
-    def preview(model: nn.Module, step: int | None) -> None:
-        if ranks.rank() == 0:
-            items = view.decode(sampling.sample(model, PREVIEW_ITEMS, seed=0, cond=labels))
-            if step is None:
-                return
-            media, picture = modality.draw(items)
-            folder = run.folder / "samples"
-            folder.mkdir(exist_ok=True)
-            suffix = "svg" if "svg" in media else "png"
-            write_atomically(folder / f"{step:08d}.{suffix}", picture)
-
-    return preview
+    if ranks.rank() == 0:
+        write_atomically(run.folder / "CARD.md", model_card(card_facts(card), run.facts).encode())
 
 
 def card_facts(card: Card) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Run directories: what a fit leaves behind, and how a model is read back."""
 
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from genloom.core.card import Card, Config
 from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf
 from genloom.core.randomness import key
+from genloom.core.serial import to_json
 from genloom.modalities.base import Modality, View
 from genloom.modalities.datasets import from_json
 from genloom.tasks import sampling
@@ -89,6 +89,15 @@ class Run:
         if ranks.rank() == 0:
             write_atomically(self.folder / "run.json", to_json(self.facts).encode())
 
+    def stage(self, name: str) -> dict[str, Any]:
+        """Return what is known of a stage: its plan from the start, and what came of it at the end."""
+        return dict(self.facts.get("stages", {}).get(name, {}))
+
+    def keep_stage(self, name: str, **facts: Any) -> None:
+        """Add to what is known of a stage, and keep it."""
+        stages = self.facts.get("stages", {})
+        self.update(stages={**stages, name: {**stages.get(name, {}), **facts}})
+
     @property
     def config(self) -> Config:
         """The family's settings.
@@ -125,9 +134,10 @@ class Run:
         return path
 
     def keep(self, weights: Mapping[str, Tensor]) -> None:
-        """Write ``model.safetensors``."""
-        tensors = {k: v.contiguous() for k, v in weights.items()}
-        write_atomically(self.folder / "model.safetensors", save(tensors))
+        """Write ``model.safetensors``, on rank 0."""
+        if ranks.rank() == 0:
+            tensors = {k: v.contiguous() for k, v in weights.items()}
+            write_atomically(self.folder / "model.safetensors", save(tensors))
 
     def load(self) -> nn.Module:
         """Return the trained model, ready to sample and score.
@@ -226,16 +236,3 @@ def label_event(classes: tuple[str, ...]) -> Event | None:
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
     return {"genloom": version("genloom"), "torch": torch.__version__, "python": platform.python_version()}
-
-
-def to_json(value: Any) -> str:
-    """Return strict JSON text: a number that is not finite becomes the text inf, -inf or nan."""
-    return json.dumps(_finite(value), indent=1, allow_nan=False, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

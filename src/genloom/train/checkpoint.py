@@ -14,8 +14,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genloom.core.errors import RunError
+from genloom.core.serial import to_json
 
 KEEP = 2
+FILES = {"tensors.safetensors", "facts.json"}
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Path:
@@ -30,7 +32,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], facts: Mapping[
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         save_file(dict(tensors), temporary / "tensors.safetensors")
-        (temporary / "facts.json").write_text(json.dumps(facts))
+        (temporary / "facts.json").write_text(to_json(facts))
         manifest = {p.name: digest(p) for p in sorted(temporary.iterdir())}
         (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
         for path in temporary.iterdir():
@@ -72,12 +74,14 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         RunError: a file is missing or its hash differs.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = dict(json.loads((path / "manifest.json").read_text()))
+        if set(manifest) != FILES:
+            raise RunError(f"checkpoint {path} is corrupted: its manifest does not name its files")
         for name, expected in manifest.items():
             if digest(path / name) != expected:
                 raise RunError(f"checkpoint {path} is corrupted: {name} does not match its hash")
         return load_file(path / "tensors.safetensors"), json.loads((path / "facts.json").read_text())
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RunError(f"checkpoint {path} is corrupted: {error}") from error
 
 

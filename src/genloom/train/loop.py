@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from genloom.core.errors import Diverged, Interrupted
+from genloom.core.errors import ConfigError, Diverged, Interrupted
 from genloom.core.objective import Stage
 from genloom.train import checkpoint, ranks
 from genloom.train.config import TrainConfig
@@ -56,26 +56,43 @@ def bf16_pays() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
+def wants_bf16(config: TrainConfig, autocast: bool) -> bool:
+    """Tell whether to train in bfloat16, as asked or as suits the machine and the family (``autocast``)."""
+    return config.precision == "bf16" or (config.precision == "auto" and autocast and bf16_pays())
+
+
 def make_rhythm(
-    stage: Stage, stream: Stream, config: TrainConfig, seed: int, autocast: bool, total: int
+    stage: Stage, stream: Stream, config: TrainConfig, seed: int, bf16: bool, total: int
 ) -> Rhythm:
-    """Return the fixed part of a stage's steps."""
+    """Return the fixed part of a stage's steps.
+
+    Raises:
+        ConfigError: the batch has fewer rows than there are ranks.
+    """
+    rows = min(config.batch_size or stage.batch_size, len(stream))
+    if rows < ranks.world():
+        raise ConfigError(f"{ranks.world()} processes cannot share batches of {rows}: start fewer")
     return Rhythm(
         stream=stream,
         order=Order(len(stream), seed, stage.name),
         seed=seed,
         stage=stage.name,
         total=total,
-        batch_size=min(config.batch_size or stage.batch_size, len(stream)),
+        batch_size=rows,
         accumulate=config.accumulate,
-        bf16=config.precision == "bf16" or (config.precision == "auto" and autocast and bf16_pays()),
+        bf16=bf16,
     )
 
 
-def make_plan(state: State, rhythm: Rhythm, config: TrainConfig, share: float, hooks: Hooks) -> Plan:
+def make_plan(
+    state: State, rhythm: Rhythm, config: TrainConfig, share: float, hooks: Hooks, stop: Stop
+) -> Plan:
     """Turn a budget into a number of steps by timing a few, and put the state back as it was.
 
     A wall-clock budget counts these trial steps, compilation and validation.
+
+    Raises:
+        Interrupted: a signal came; there is nothing to save.
     """
     if config.steps is not None:
         return _plan(max(1, round(config.steps * share)), config, VALIDATIONS)
@@ -90,7 +107,7 @@ def make_plan(state: State, rhythm: Rhythm, config: TrainConfig, share: float, h
         return replace(_plan(steps, config, VALIDATIONS), flops_per_step=flops)
     assert config.budget is not None
     budget = config.budget * share
-    per_step, per_validation = _time(state, rhythm, hooks, budget)
+    per_step, per_validation = _time(state, rhythm, hooks, budget, stop)
     _restore(state, before)
     count = max(1, min(VALIDATIONS, int(VALIDATION_SHARE * budget / per_validation)))
     left = budget - (time.perf_counter() - began) - count * per_validation
@@ -103,7 +120,7 @@ def _plan(steps: int, config: TrainConfig, validations: int) -> Plan:
     return Plan(steps, validate_every, config.checkpoint_every or max(validate_every, -(-steps // 4)))
 
 
-def _time(state: State, rhythm: Rhythm, hooks: Hooks, budget: float) -> tuple[float, float]:
+def _time(state: State, rhythm: Rhythm, hooks: Hooks, budget: float, stop: Stop) -> tuple[float, float]:
     """Return seconds per step and per validation; the first step, which compiles, is left out."""
     rhythm = replace(rhythm, total=1000)
     train_step(state, rhythm)
@@ -112,6 +129,8 @@ def _time(state: State, rhythm: Rhythm, hooks: Hooks, budget: float) -> tuple[fl
     while ranks.any_rank(steps < 3 or (time.perf_counter() - start < 0.04 * budget and steps < 50)):
         train_step(state, rhythm)
         steps += 1
+        if ranks.any_rank(stop.requested):
+            raise Interrupted("stopped before the first step; the same command begins again")
     per_step = (time.perf_counter() - start) / steps
     start = time.perf_counter()
     with torch.no_grad():
@@ -145,7 +164,7 @@ def run(
         except Diverged:
             state.seconds = time.perf_counter() - clock
             if not checkpoint.holds(folder, state.step):
-                save(state, plan, rhythm.stage, folder)
+                save(state, rhythm.stage, folder)
             raise
         state.seconds = time.perf_counter() - clock
         hooks.watch(state.step, plan.steps, figures)
@@ -155,7 +174,7 @@ def run(
             _validate(state, figures, log, hooks)
             state.seconds = time.perf_counter() - clock
         if interrupted or last or state.step % plan.checkpoint_every == 0:
-            save(state, plan, rhythm.stage, folder)
+            save(state, rhythm.stage, folder)
         if interrupted and not last:
             raise Interrupted(
                 f"stopped at step {state.step:,} of {plan.steps:,}; the same command goes on from there"
@@ -177,26 +196,25 @@ def _validate(state: State, figures: Mapping[str, float], log: MetricLog, hooks:
         log.write(state.step, state.seconds, {**figures, **valid})
 
 
-def save(state: State, plan: Plan, stage: str, folder: Path) -> None:
+def save(state: State, stage: str, folder: Path) -> None:
     """Write a checkpoint of the state, on rank 0."""
     facts: dict[str, Any] = {
         "stage": stage,
         "step": state.step,
         "seconds": state.seconds,
         "best": {"value": state.best.value, "step": state.best.step},
-        "plan": vars(plan),
     }
     if ranks.rank() == 0:
         checkpoint.save(folder, state.step, state.tensors(), facts)
 
 
-def resume(state: State, folder: Path) -> tuple[Plan, list[str]] | None:
-    """Load the newest good checkpoint into the state; return its plan and any warnings, or None."""
+def resume(state: State, folder: Path) -> list[str] | None:
+    """Load the newest good checkpoint into the state; return any warnings, or None if there is none."""
     found = checkpoint.newest(folder)
     if found is None:
         return None
     tensors, facts, warnings = found
     state.load(tensors)
     state.step, state.seconds = facts["step"], facts["seconds"]
-    state.best.value, state.best.step = facts["best"]["value"], facts["best"]["step"]
-    return Plan(**facts["plan"]), warnings
+    state.best.value, state.best.step = float(facts["best"]["value"]), facts["best"]["step"]
+    return warnings

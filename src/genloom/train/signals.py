@@ -12,11 +12,24 @@ class Stop:
 
     def __init__(self) -> None:
         self.requested = False
+        self._waits = True
 
     def __call__(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        at_once = self.requested or not self._waits
+        self.requested = True
+        if at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Let the first signal end the block, where there is nothing to save."""
         if self.requested:
             raise KeyboardInterrupt
-        self.requested = True
+        self._waits = False
+        try:
+            yield
+        finally:
+            self._waits = True
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _gradients(
     """Accumulate the gradient of this rank's rows; return the terms, averaged over the global batch."""
     assert phase.loss is not None
     lo, hi = ranks.share(rhythm.batch_size)
-    totals: dict[str, Tensor] = {}
+    totals, bad = dict[str, Tensor](), ""
     for part in range(rhythm.accumulate):
         a = lo + (hi - lo) * part // rhythm.accumulate
         b = lo + (hi - lo) * (part + 1) // rhythm.accumulate
@@ -93,10 +93,12 @@ def _gradients(
         share = (b - a) / rhythm.batch_size
         with torch.autocast("cpu", torch.bfloat16, enabled=rhythm.bf16):
             loss = phase.loss(batch, noise, clock)
-        _check_finite(loss, phase.name, clock.step)
+        bad = bad or _not_finite(loss)
         torch.autograd.backward(loss.total * share)
         for name, value in {"total": loss.total, **loss.terms, **loss.logs}.items():
             totals[name] = totals.get(name, torch.zeros(())) + value.detach().float() * share
+    if ranks.any_rank(bool(bad)):
+        raise Diverged(bad or "a loss term of another rank", phase.name, clock.step)
     ranks.sum_(list(totals.values()))
     return {f"{phase.name}/{name}": float(value) for name, value in totals.items()}
 
@@ -110,10 +112,10 @@ def _draw(
     return batch, TrainNoise(generator("noise", *keys), rhythm.batch_size, lo, hi)
 
 
-def _check_finite(loss: Loss, phase: str, step: int) -> None:
-    if ranks.any_rank(not torch.isfinite(loss.total)):
-        bad = [name for name, value in loss.terms.items() if not torch.isfinite(value)]
-        raise Diverged(f"the loss term {bad[0]}" if bad else "a loss term of another rank", phase, step)
+def _not_finite(loss: Loss) -> str:
+    """Name the first loss term that is not finite; nothing if all are."""
+    bad = [name for name, value in loss.terms.items() if not torch.isfinite(value)]
+    return f"the loss term {bad[0]}" if bad else "" if torch.isfinite(loss.total) else "the sum of loss terms"
 
 
 def _clip(gradients: list[Tensor], limit: float | None) -> Tensor:

@@ -1,0 +1,176 @@
+"""The stages of a fit, one after another, each from its newest checkpoint if it has one."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.capabilities import ClosedForm, Likelihood, need
+from genloom.core.objective import Stage
+from genloom.core.randomness import SampleNoise, key
+from genloom.modalities.base import Dataset
+from genloom.recipes.runs import Run
+from genloom.tasks import sampling, scoring
+from genloom.train import loop, ranks
+from genloom.train.checkpoint import write_atomically
+from genloom.train.config import TrainConfig
+from genloom.train.log import MetricLog
+from genloom.train.progress import silent, watcher
+from genloom.train.signals import Stop
+from genloom.train.state import State, Tensors
+from genloom.train.step import Rhythm
+from genloom.train.stream import Stream
+
+VALIDATION_ITEMS = 256
+PREVIEW_ITEMS = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """A fit under way: where it is kept, what it learns from, and what is wanted along the way."""
+
+    run: Run
+    dataset: Dataset
+    stop: Stop
+    previews: bool
+    progress: bool
+    say: Callable[[str], None]
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.run.facts["seed"])
+
+    @property
+    def config(self) -> TrainConfig:
+        """The run's settings of the engine."""
+        return TrainConfig(**self.run.facts["train"])
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The training labels of a conditional run."""
+        return self.dataset.train.labels if self.run.classes else None
+
+
+def train(job: Job) -> Tensors:
+    """Run every stage on the weights that the one before left; return the last one's.
+
+    Raises:
+        Interrupted: a signal came; the same call goes on where it stopped.
+        Diverged: the training became NaN.
+    """
+    model = job.run.build()
+    if job.config.compile:
+        for child in model.children():
+            child.compile()
+    for stage in job.run.config.stages(model):
+        closed = stage.objective is None
+        model.load_state_dict(_fit_closed_form(job, model, stage) if closed else _run(job, model, stage))
+    return {name: weight.detach() for name, weight in model.state_dict().items()}
+
+
+def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
+    """Fit in one go; as there is nothing to save on the way, a signal ends it at once."""
+    began = time.perf_counter()
+    view, values = job.run.view, []
+    with job.stop.at_once():
+        for number, split in enumerate((job.dataset.train, job.dataset.valid)):
+            noise = SampleNoise(key(job.seed, "closed", number), torch.arange(len(split)))
+            values.append(view.perturb(view.encode(split.items), noise))
+        noise = SampleNoise(key(job.seed, "fit"), torch.zeros(1, dtype=torch.int64))
+        figures = need(model, ClosedForm, "fit").fit(values[0], values[1], noise, job.labels)
+    job.run.keep_stage(stage.name, steps=1, seconds=time.perf_counter() - began, figures=figures)
+    return dict(model.state_dict())
+
+
+def _run(job: Job, model: nn.Module, stage: Stage) -> Tensors:
+    """Train one stage from its start or from its newest checkpoint; return the weights to keep."""
+    assert stage.objective is not None
+    run, folder = job.run, job.run.folder / "checkpoints" / stage.name
+    began = time.perf_counter()
+    stream = Stream(run.view.encode(job.dataset.train.items), job.labels, run.view.perturb)
+    state = State.fresh(model, stage.objective)
+    hooks = loop.Hooks(_validator(job), _previewer(run, stage.name) if job.previews else _no_preview)
+    resumed = loop.resume(state, folder)
+    if "plan" not in run.stage(stage.name):
+        bf16 = bool(ranks.agree(loop.wants_bf16(job.config, run.card.autocast)))
+        rhythm = loop.make_rhythm(stage, stream, job.config, job.seed, bf16, total=0)
+        plan = loop.make_plan(state, rhythm, job.config, stage.budget_share, hooks, job.stop)
+        state.seconds = time.perf_counter() - began
+        run.keep_stage(stage.name, plan=vars(plan), bf16=bf16)
+    plan = loop.Plan(**run.stage(stage.name)["plan"])
+    if resumed is not None:
+        for text in resumed:
+            job.say(text)
+        job.say(f"resumed at step {state.step:,} of {plan.steps:,}")
+    bf16 = run.stage(stage.name)["bf16"]
+    rhythm = loop.make_rhythm(stage, stream, job.config, job.seed, bf16, plan.steps)
+    _watched_run(job, stage, state, rhythm, plan, hooks)
+    run.keep_stage(stage.name, steps=state.step, seconds=state.seconds, best=_best(state))
+    return state.result()
+
+
+def _watched_run(
+    job: Job, stage: Stage, state: State, rhythm: Rhythm, plan: loop.Plan, hooks: loop.Hooks
+) -> None:
+    """Train to the plan's end with a log and, where wanted, a progress bar."""
+    folder = job.run.folder
+    log = MetricLog(folder, stage.name, state.step, job.config.tensorboard)
+    shown = watcher(job.run.family) if job.progress and ranks.rank() == 0 else nullcontext(silent)
+    try:
+        with shown as watch:
+            watched = replace(hooks, watch=watch)
+            loop.run(state, rhythm, plan, folder / "checkpoints" / stage.name, log, watched, job.stop)
+    finally:
+        log.close()
+
+
+def _best(state: State) -> dict[str, float | int | None]:
+    """Return the best validation value and its step, None where nothing was validated."""
+    seen = state.best.step >= 0
+    return {"value": state.best.value if seen else None, "step": state.best.step if seen else None}
+
+
+def _validator(job: Job) -> loop.Validate:
+    """Return a function that scores a model on a fixed part of the validation split."""
+    view, part = job.run.view, job.dataset.valid.some(VALIDATION_ITEMS)
+    noise = SampleNoise(key(job.seed, "valid"), torch.arange(len(part)))
+    x = view.perturb(view.encode(part.items), noise)
+    labels = part.labels if job.run.classes else None
+
+    def validate(model: nn.Module) -> Mapping[str, float]:
+        if not isinstance(model, Likelihood) or len(part) == 0:
+            return {}
+        scored = view.to_data(scoring.log_prob(model, x, labels), x)
+        return {"loss": -float(scored.value.mean())}
+
+    return validate
+
+
+def _no_preview(model: nn.Module, step: int | None) -> None:
+    """Draw nothing."""
+
+
+def _previewer(run: Run, stage: str) -> Callable[[nn.Module, int | None], None]:
+    """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
+    labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
+    size = run.facts["sample_batch"]
+
+    def preview(model: nn.Module, step: int | None) -> None:
+        if ranks.rank() == 0:
+            items = run.view.decode(
+                sampling.sample(model, PREVIEW_ITEMS, seed=0, cond=labels, micro_batch=size)
+            )
+            if step is not None:
+                _keep_picture(run.folder / "samples", f"{stage}-{step:08d}", *run.modality.draw(items))
+
+    return preview
+
+
+def _keep_picture(folder: Path, name: str, media: str, picture: bytes) -> None:
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / f"{name}.{'svg' if 'svg' in media else 'png'}", picture)
