@@ -91,7 +91,11 @@ def test_digits(cli: Cli) -> None:
     assert set(rows_by_name(side)) == {"real", "copies", "vae.gaussian", "flow.nsf"}
     for name, row in rows_by_name(side).items():
         assert row["figures"]["frechet"] == rows[name]["figures"]["frechet"]
-    assert side["budget"]["text"].endswith("budgets may differ")
+    assert side["budget"]["text"] == "5 training steps for each fit"
+
+    refused = cli("compare", "all/runs/vae.gaussian-0", "all/runs/flow.nsf-0", "--seeds", 3, "--steps", 9)
+    assert refused.code == 2
+    assert refused.err.endswith("compared as they are: leave training settings, --seeds out\n")
 
     vae, roundabout = "all/runs/vae.gaussian-0", "all/../all/runs/vae.gaussian-0"
     three = cli("compare", vae, roundabout, "all/runs/../runs/vae.gaussian-0", "--json").json

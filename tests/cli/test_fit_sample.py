@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +147,13 @@ def test_people_get_tables(cli: Cli) -> None:
     assert "baseline.gmm" in cli("list").out
     assert "--model.NAME VALUE" in cli("info", "flow.nsf").out
     assert "families" in cli("doctor").out
+
+
+def test_a_run_finds_its_data_from_another_folder(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["a,b", *(f"{math.sin(i)},{math.cos(2 * i)}" for i in range(200))]
+    Path("table.csv").write_text("\n".join(lines))
+    run = Path("run").resolve()
+    assert cli("fit", "baseline.independent", "table.csv", "--out", run).code == 0
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert cli("evaluate", run, "--limit", 20).code == 0

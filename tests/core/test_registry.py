@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import pytest
 from torch import nn
@@ -70,3 +71,10 @@ def test_errors_are_one_line() -> None:
     error = Diverged("the loss term kl", "elbo", 7)
     assert "\n" not in str(error)
     assert (error.term, error.phase, error.step) == ("the loss term kl", "elbo", 7)
+
+
+def test_a_family_of_others_that_does_not_import_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = EntryPoint("flow.broken", "no.such.module", registry.GROUP)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [broken] if group == registry.GROUP else [])
+    with pytest.raises(ConfigError, match=r"flow\.broken cannot be loaded from no\.such\.module"):
+        registry.load("flow.broken")

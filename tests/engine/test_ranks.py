@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_toys import digits_fit
-from ranks_worker import train_toy
+from ranks_worker import SMALL, small_fit, train_toy
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -65,6 +65,15 @@ def test_fit_on_two_ranks_equals_fit_on_one(two_ranks: Path, tmp_path: Path) -> 
     assert together.facts["best"]["value"] == pytest.approx(alone.facts["best"]["value"], rel=1e-4)
     assert [r["step"] for r in read(two_ranks / "run")] == [r["step"] for r in read(tmp_path / "run")]
     weights, expected = (load_file(f / "model.safetensors") for f in (two_ranks / "run", tmp_path / "run"))
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_every_family_trains_on_two_ranks_as_on_one(two_ranks: Path, tmp_path: Path, family: str) -> None:
+    small_fit(family, tmp_path / family)
+    weights, expected = (load_file(out / family / "model.safetensors") for out in (two_ranks, tmp_path))
+    assert weights.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
 

@@ -86,3 +86,9 @@ def test_columns_are_told_apart() -> None:
         assert column["better"] in ("lower", "higher", "half")
         if column["key"] in METRICS:
             assert column["better"] == METRICS[column["key"]].better
+
+
+def test_a_note_about_one_seed_is_dropped() -> None:
+    notes = [{"nll": figure(5.0, note=note)} for note in ("bracket 4 to 6", "bracket 5 to 7")]
+    assert merge_seeds(notes)["nll"]["note"] == ""
+    assert merge_seeds(notes[:1] * 2)["nll"]["note"] == "bracket 4 to 6"

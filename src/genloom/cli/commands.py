@@ -77,7 +77,8 @@ def compare_command(
         )
     say, command = speaker(json), spoken()
     if len(sources) > 1 or (Path(sources[0]) / "run.json").exists():
-        out = out or Path("runs") / "comparison"
+        _refuse_fitting_flags(families, train, data, model, seeds, seed, dry_run)
+        out = out or comparing.RUNS_OUT
         results = comparing.compare_runs([Path(s) for s in sources], out, command=command, say=say)
     else:
         config = comparing.CompareConfig(
@@ -92,7 +93,7 @@ def compare_command(
         )
         if dry_run:
             return _dry_run(config, json)
-        out = out or Path("runs") / f"compare-{Path(sources[0]).stem}"
+        out = out or comparing.default_out(sources[0])
         results = comparing.compare(config, out, resume=resume, command=command, progress=not json, say=say)
     if json:
         return emit(results)
@@ -295,6 +296,23 @@ def _loads(name: str) -> str:
     except Exception as error:
         return f"broken: {error}"
     return "ok"
+
+
+def _refuse_fitting_flags(
+    families: str, train: TrainConfig, data: DataOptions, model: object, seeds: int, seed: int, dry_run: bool
+) -> None:
+    """Refuse what would have no effect on finished runs."""
+    used = {
+        "--families": families,
+        "training settings": train != TrainConfig(),
+        "--data": data != DataOptions(),
+        "--model": model,
+        "--seeds": seeds != 1,
+        "--seed": seed,
+        "--dry-run": dry_run,
+    }
+    if given := [name for name, value in used.items() if value]:
+        raise ConfigError(f"finished runs are compared as they are: leave {', '.join(given)} out")
 
 
 def _dry_run(config: comparing.CompareConfig, json: bool) -> None:

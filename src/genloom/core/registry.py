@@ -48,9 +48,15 @@ def load(name: str) -> Family:
     """Import a family.
 
     Raises:
-        ConfigError: no such family, or its module lacks ``CARD`` or ``Config``.
+        ConfigError: no such family, or its module cannot be imported or lacks ``CARD`` or ``Config``.
     """
-    module = importlib.import_module(module_of(name))
+    path = module_of(name)
+    try:
+        module = importlib.import_module(path)
+    except Exception as error:
+        if name in BUILT_IN:
+            raise
+        raise ConfigError(f"{name} cannot be loaded from {path} ({type(error).__name__}: {error})") from error
     try:
         return Family(card=module.CARD, config=module.Config)
     except AttributeError as error:

@@ -91,6 +91,11 @@ def open_data(source: str, options: DataOptions | None = None) -> Dataset:
     return _build(name, reading, options)
 
 
+def located(source: str) -> str:
+    """Return a name as it is and a path in full, so that it holds from any folder."""
+    return source if source in names() else str(Path(source).expanduser().resolve())
+
+
 def from_json(description: Mapping[str, Any]) -> Modality:
     """Rebuild a modality, with its fitted views, from what its ``describe`` returned.
 
@@ -111,13 +116,12 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return source, BUNDLED[source]()
     if source in REMOTES:
         return source, read_path(locate(source), options.size, options.label)
-    path = Path(source).expanduser()
+    path = Path(located(source))
     if not path.exists():
         raise DataError(
             f"no data set is called {source!r} and no file or folder is there{nearest(source, names())}  "
             f"(names: {', '.join(names())})"
         )
-    path = path.resolve()
     return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
 
 

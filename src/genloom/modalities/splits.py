@@ -81,17 +81,14 @@ def without_copies(splits: dict[str, Split], keep_test: bool) -> tuple[dict[str,
     """
     train, valid, test = (digests(splits[name].items) for name in ("train", "valid", "test"))
     distinct = set(train)
-    copies = sum(d in distinct for d in valid + test)
-    if not copies:
-        return splits, []
     if len(train) - len(distinct) > REPEATING * len(train):
+        copies = sum(d in distinct for d in valid + test)
         return splits, [f"{copies:,} valid and test items also occur in train: items here repeat by nature"]
     if keep_test:
         splits, notes = _drop(splits, "train", train, set(test), "test")
-        distinct -= set(test)
     else:
         splits, notes = _drop(splits, "test", test, distinct, "training")
-    splits, more = _drop(splits, "valid", valid, distinct | (set(test) if keep_test else set()), "training")
+    splits, more = _drop(splits, "valid", valid, distinct | set(test), "training and test")
     return splits, notes + more
 
 

@@ -73,7 +73,7 @@ class PixelAttention(nn.Module):
 
     def __init__(self, width: int, head_width: int = 32) -> None:
         super().__init__()
-        self.heads = max(1, width // head_width)
+        self.heads = next(h for h in range(max(1, width // head_width), 0, -1) if width % h == 0)
         self.norm = group_norm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)

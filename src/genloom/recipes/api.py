@@ -88,7 +88,7 @@ def compare(
     source: str | Path | Sequence[str | Path],
     *,
     families: Sequence[str] = (),
-    out: str | Path = "runs/comparison",
+    out: str | Path | None = None,
     models: Mapping[str, Mapping[str, Any]] | None = None,
     train: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
@@ -102,13 +102,15 @@ def compare(
     Args:
         source: a data set's name, a file or a folder; or a sequence of run directories.
         families: names; all that suit if empty.
+        out: where the result is kept; ``runs/compare-DATA``, or ``runs/comparison`` of runs, if absent.
         models: settings by family.
 
     Returns:
         The results, as ``results.json`` in ``out`` has them; ``report.html`` lies beside it.
     """
     if not isinstance(source, str | Path):
-        return comparing.compare_runs([Path(f) for f in source], Path(out), say=_silent)
+        folder = Path(out or comparing.RUNS_OUT)
+        return comparing.compare_runs([Path(f) for f in source], folder, say=_silent)
     config = comparing.CompareConfig(
         str(source),
         tuple(families),
@@ -119,7 +121,8 @@ def compare(
         seeds,
         seed,
     )
-    return comparing.compare(config, Path(out), progress=progress, say=_silent)
+    folder = Path(out or comparing.default_out(config.source))
+    return comparing.compare(config, folder, progress=progress, say=_silent)
 
 
 def _silent(text: str) -> None:

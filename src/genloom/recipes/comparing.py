@@ -32,7 +32,7 @@ from genloom.recipes.evaluating import (
 )
 from genloom.recipes.features import Features, export, features_for
 from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve
-from genloom.recipes.runs import Run, open_run, versions, view_for
+from genloom.recipes.runs import Run, label_event, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
 from genloom.report.schema import Results
@@ -43,6 +43,7 @@ from genloom.train.log import read
 from genloom.train.signals import stop_on_signal
 
 DEFAULT_SECONDS = 15.0
+RUNS_OUT = Path("runs/comparison")
 SHOWN, ACROSS = 36, 6
 PER_CLASS = 8
 Pictures = dict[str, tuple[str, bytes]]
@@ -79,24 +80,25 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
         ConfigError: a family or a setting was named that does not exist, or has no use here.
         DataError: no family is left.
     """
-    chosen, skipped = list[str](), dict[str, str]()
+    chosen, skipped, trained = list[str](), dict[str, str](), 0
     for name in dict.fromkeys(config.families or registry.names()):
         family = registry.load(name)
         view = view_for(family.card, dataset.modality)
         if view is None:
             skipped[name] = f"takes no view of {dataset.modality.name} data"
         else:
-            resolve(family, view.event, config.models.get(name, {}))
-            condition_classes(family.card, dataset, _condition(config, family.card))
+            settings = family.config(**resolve(family, view.event, config.models.get(name, {})))
+            classes = condition_classes(family.card, dataset, _condition(config, family.card))
+            model = settings.build(view.event, label_event(classes))
+            trained += any(stage.objective for stage in settings.stages(model))
             chosen.append(name)
     if not chosen:
         reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
         raise DataError(f"none of the families asked for takes {dataset.name} data: {reasons}")
     if unused := sorted(set(config.models) - set(chosen)):
         raise ConfigError(f"there are settings for {', '.join(unused)}, which takes no part here: drop them")
-    fits = sum(registry.load(n).card.name.split(".")[0] != "baseline" for n in chosen) * config.seeds
     budget = config.train.budget
-    seconds = None if budget is None else fits * budget + 3.0 * len(chosen) * config.seeds + 15
+    seconds = None if budget is None else (trained * budget + 3.0 * len(chosen)) * config.seeds + 15
     return Plan(tuple(chosen), skipped, seconds)
 
 
@@ -134,7 +136,8 @@ def compare(
     say(_features_line(features))
     runs = _fit_all(config, plan, out, dataset, progress, say)
     rows, pictures = _rows(runs, dataset, features, config.limit, say)
-    results = _results(config, dataset, plan.skipped, rows, command, time.perf_counter() - began)
+    budget, seeds = _budget(config.train), list(_seeds(config))
+    results = _results(budget, seeds, dataset, plan.skipped, rows, command, time.perf_counter() - began)
     _write(out, results, pictures)
     return results
 
@@ -169,11 +172,23 @@ def compare_runs(
         named[name] = [run]
     out.mkdir(parents=True, exist_ok=True)
     rows, pictures = _rows(named, dataset, features, MAX_ITEMS, say)
-    config = CompareConfig(data[0]["source"], data=options, train=TrainConfig(**runs[0].facts["train"]))
-    results = _results(config, dataset, {}, rows, command, time.perf_counter() - began)
-    results["budget"]["text"] = "each run as it was trained; the budgets may differ"
+    seeds = sorted({int(run.facts["seed"]) for run in runs})
+    results = _results(_common_budget(runs), seeds, dataset, {}, rows, command, time.perf_counter() - began)
     _write(out, results, pictures)
     return results
+
+
+def _common_budget(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the budget that all runs had, or say that it differs."""
+    budgets = [_budget(TrainConfig(**run.facts["train"])) for run in runs]
+    if all(budget == budgets[0] for budget in budgets):
+        return budgets[0]
+    return {"kind": "mixed", "value": None, "text": "different for each run, as it was trained"}
+
+
+def default_out(source: str) -> Path:
+    """Return ``runs/compare-DATA``."""
+    return Path("runs") / f"compare-{Path(source).stem}"
 
 
 def _condition(config: CompareConfig, card: Card) -> Literal["auto", "yes", "no"]:
@@ -418,19 +433,19 @@ def _point(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _results(
-    config: CompareConfig,
+    budget: dict[str, Any],
+    seeds: list[int],
     dataset: Dataset,
     skipped: Mapping[str, str],
     rows: list[dict[str, Any]],
     command: str,
     seconds: float,
 ) -> Results:
-    budget = _budget(config.train)
     results = {
         "version": 1,
         "data": _data_facts(dataset),
         "budget": budget,
-        "seeds": list(_seeds(config)),
+        "seeds": seeds,
         "machine": machine(),
         "command": command,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -14,7 +14,7 @@ from genloom.core.card import Card, Family
 from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, complaint, nearest
 from genloom.core.events import Event, describe
 from genloom.modalities.base import Dataset, Split, View
-from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.datasets import DataOptions, located, open_data
 from genloom.recipes.runs import FORMAT, Run, open_run, versions, view_for, view_named
 from genloom.recipes.stages import Job, train
 from genloom.report.card import model_card
@@ -175,7 +175,7 @@ def _prepare(
         "conditional_on": list(classes),
         "seed": config.seed,
         "data": {
-            "source": config.source,
+            "source": located(config.source),
             "options": config.data.model_dump(),
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,

@@ -92,6 +92,8 @@ def merge_seeds(figures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     count = len(figures)
     merged = {}
     for name, first in figures[0].items():
+        note = first.get("note", "") if len({f[name].get("note", "") for f in figures}) == 1 else ""
+        first = {**first, "note": note}
         values = [float(f[name]["value"]) for f in figures]
         if not all(map(math.isfinite, values)):
             merged[name] = {**first, "value": str(mean(values)), "lo": "-inf", "hi": "inf"}

@@ -115,10 +115,10 @@ class Data(TypedDict):
 
 
 class Budget(TypedDict):
-    """What every family was given; ``text`` says it in words."""
+    """What every family was given; ``text`` says it in words. Finished runs may have had mixed budgets."""
 
-    kind: Literal["seconds", "steps", "flops"]
-    value: float
+    kind: Literal["seconds", "steps", "flops", "mixed"]
+    value: float | None
     text: str
 
 
