@@ -9,6 +9,7 @@ from genloom.core.errors import ConfigError, nearest
 
 BUILT_IN: Mapping[str, str] = {
     "baseline.independent": "genloom.families.baseline_independent",
+    "baseline.chow_liu": "genloom.families.baseline_chow_liu",
     "baseline.gmm": "genloom.families.baseline_gmm",
     "baseline.kde": "genloom.families.baseline_kde",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",

@@ -12,10 +12,12 @@ from torch import Tensor
 from genloom.core.errors import DataError, nearest
 from genloom.modalities import splits
 from genloom.modalities.base import Dataset, Modality, Reading, Split
-from genloom.modalities.homes import REMOTES, locate
+from genloom.modalities.binaries import Binaries
+from genloom.modalities.homes import REMOTES, TABLES, locate
 from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
 from genloom.modalities.pictures import fit
 from genloom.modalities.readers import read_path
+from genloom.modalities.tables import read_text
 from genloom.modalities.toys import TOYS, draw_toy
 from genloom.modalities.vectors import Vectors
 
@@ -102,7 +104,7 @@ def from_json(description: Mapping[str, Any]) -> Modality:
     Raises:
         DataError: it is of an unknown kind.
     """
-    known: Mapping[str, type[Images] | type[Vectors]] = {"images": Images, "vectors": Vectors}
+    known: Mapping[str, type[Modality]] = {"images": Images, "vectors": Vectors, "binaries": Binaries}
     kind = str(description.get("modality"))
     if kind not in known:
         raise DataError(f"this version knows no modality {kind!r}, only {', '.join(known)}")
@@ -114,6 +116,8 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return source, draw_toy(source, options.points, options.seed)
     if source in BUNDLED:
         return source, BUNDLED[source]()
+    if source in TABLES:
+        return source, read_text([locate(source) / file.name for file in REMOTES[source]], options.label)
     if source in REMOTES:
         return source, read_path(locate(source), options.size, options.label)
     path = Path(located(source))
@@ -136,9 +140,12 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     parts = reading.parts
     if not reading.columns:
         parts = {n: Split(fit(p.items, options.size, reading.levels), p.labels) for n, p in parts.items()}
-    found, notes = splits.divide(parts, options.test_fraction, options.valid_fraction, options.seed)
+    bits = bool(reading.columns) and all(is_binary(part.items) for part in parts.values())
+    found, notes = splits.divide(
+        parts, options.test_fraction, options.valid_fraction, options.seed, distinct=not bits
+    )
     train = _limited(found["train"], options)
-    modality = _modality(train.items, reading, options)
+    modality = Binaries(reading.columns) if bits else _modality(train.items, reading, options)
     valid, test = found["valid"], found["test"]
     if options.binarise == "dynamic":
         valid = Split(fixed_draw(valid.items, reading.levels, "valid"), valid.labels)
@@ -173,6 +180,11 @@ def _limited(train: Split, options: DataOptions) -> Split:
         return train
     mask = splits.stratified(train.labels, len(train), options.limit, options.seed, "limit")
     return train.take(mask)
+
+
+def is_binary(items: Tensor) -> bool:
+    """Tell whether items are zeros and ones."""
+    return bool(((items == 0) | (items == 1)).all())
 
 
 def _modality(train: Tensor, reading: Reading, options: DataOptions) -> Modality:

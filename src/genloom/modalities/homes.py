@@ -28,6 +28,36 @@ class Remote:
 
 _MNIST = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
+_DENSITY = (
+    "https://raw.githubusercontent.com/UCLA-StarAI/Density-Estimation-Datasets/"
+    "37d53c1a8ba488d0a39e8c64bd3387577080b143/datasets/"
+)
+_BINARY_SETS = {
+    "nltcs": (
+        ("train", 517_792, "e547a7aedad1dd2f7177030881ab1b92c7e24ae5464c71a0f1f89daecaf52b30"),
+        ("valid", 69_024, "93bbbf5c6febdc9bc6e5b5bfab636f4dc0685ab2896d24b23dd267794c3bfcf6"),
+        ("test", 103_552, "f9ffa6b74b27dc03bee3203d157ee31079e80b13be40d0c0093d635c25aed523"),
+    ),
+    "plants": (
+        ("train", 2_402_856, "1fb1219ff94068d12a563f9e81f8889a1885f41e867884cff608669300c6848f"),
+        ("valid", 320_298, "47834ed318b2d74f48e4b083226ef47fd446d41986012ceae19d230574821b34"),
+        ("test", 480_516, "95f53c033cd1d86467aec2610dc5bfe014534206c2da4919f73bcab246ab8755"),
+    ),
+    "mushrooms": (
+        ("train", 448_000, "465c712c066bbbee3ccceded24bbe42b4c379df67b524e28cce9bf3a8b83f27b"),
+        ("valid", 112_000, "5a067e6854df71623415e6adc8e913cbff766637a324788882ba800907aa5385"),
+        ("test", 1_259_776, "313c5f04b5d0a18bee2f2ffa264be265d09f5362aad6f714637acd9552f81aa0"),
+    ),
+    "dna": (
+        ("train", 576_000, "bb8de0ca4b6ad9b610036b7a302962ebecd4b504354b14c02c7d0bee48d207d9"),
+        ("valid", 144_000, "4b0fc89cda5eaf5c75926e281afb6af99de194a546070d5b81b524ba251f4f3f"),
+        ("test", 426_960, "fec3ae7b26804020a9c43c99828441c5e08bb76b23719368a74ad2b09af99100"),
+    ),
+}
+
+TABLES: Mapping[str, str] = dict.fromkeys(_BINARY_SETS, "density/binary")
+"""Sets that are tables of several files, and the folder of ``GENLOOM_DATA`` that holds them."""
+
 REMOTES: Mapping[str, tuple[Remote, ...]] = {
     "mnist": tuple(
         Remote(name, _MNIST + name, size, sha256)
@@ -63,6 +93,13 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
         ),
     ),
     "cifar10-jpeg": (),
+    **{
+        name: tuple(
+            Remote(f"{name}.{split}.data", f"{_DENSITY}{name}/{name}.{split}.data", size, sha256)
+            for split, size, sha256 in files
+        )
+        for name, files in _BINARY_SETS.items()
+    },
 }
 """The files of each name; none where there is no public home."""
 
@@ -80,7 +117,7 @@ def locate(name: str) -> Path:
     """
     given = os.environ.get("GENLOOM_DATA")
     home, remotes = cache() / name, REMOTES[name]
-    places = [Path(given, name), home] if given else [home]
+    places = [Path(given, TABLES.get(name, name)), home] if given else [home]
     if found := [place for place in places if _holds(place, remotes)]:
         return found[0]
     looked = f"{name} is not in {' nor in '.join(map(str, places))}"
@@ -96,8 +133,8 @@ def locate(name: str) -> Path:
 
 
 def _holds(folder: Path, remotes: Sequence[Remote]) -> bool:
-    """Tell whether a folder is ready: the cache with every file, any other with anything at all."""
-    if folder.parent == cache() and remotes:
+    """Tell whether a folder is ready: with every file of a table or in the cache, else with anything."""
+    if remotes and (folder.parent == cache() or remotes[0].name.endswith(".data")):
         return all((folder / remote.name).exists() for remote in remotes)
     return folder.is_dir() and any(folder.iterdir())
 

@@ -24,8 +24,8 @@ MAX_CLASSES = 1_000
 
 
 def split_name(name: str) -> str | None:
-    """Return the split that a file or folder name begins with, such as train-00000-of-00002."""
-    return SPLITS.get(re.split(r"[^a-z]", name.lower(), maxsplit=1)[0])
+    """Return the split that a word of a file or folder name says, as in train-00000 or plants.test.data."""
+    return next((SPLITS[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLITS), None)
 
 
 def split_names(names: Sequence[str]) -> dict[str, str]:

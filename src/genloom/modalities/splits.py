@@ -41,12 +41,15 @@ def cut(whole: Split, count: int, seed: int, name: str) -> tuple[Split, Split]:
 
 
 def divide(
-    parts: Mapping[str, Split], test_fraction: float, valid_fraction: float, seed: int
+    parts: Mapping[str, Split], test_fraction: float, valid_fraction: float, seed: int, distinct: bool = True
 ) -> tuple[dict[str, Split], list[str]]:
     """Make train, valid and test of what a reader found.
 
     A given test split is kept as it is. A given training split yields ``valid_fraction`` of its items, at
     most 5,000, for validation. What is not split yet is divided by both fractions.
+
+    Args:
+        distinct: exact copies across splits are removed; else they are taken to repeat by nature.
 
     Returns:
         The three splits by name, and notes.
@@ -64,7 +67,7 @@ def divide(
         else:
             train, valid = cut(train, min(round(valid_fraction * len(train)), MAX_VALID), seed, "valid")
     found = {"train": train, "valid": valid, "test": test}
-    found, notes = without_copies(found, "all" not in parts)
+    found, notes = without_copies(found, "all" not in parts) if distinct else (found, [])
     if empty := [name for name, split in found.items() if len(split) == 0]:
         total = sum(map(len, parts.values()))
         raise DataError(f"{total:,} items are too few: no {empty[0]} item is left after splitting")
