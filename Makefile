@@ -6,7 +6,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
 
-.PHONY: demo test check bench kills clean
+.PHONY: demo test check bench results kills clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --without-pip .venv
@@ -31,6 +31,9 @@ bench: $(STAMP)
 	$(BIN)/python bench/flows.py
 	$(BIN)/python bench/pixelcnn_sampling.py
 	$(BIN)/python bench/unet.py
+
+results: $(STAMP)
+	$(BIN)/genloom reproduce --quick
 
 kills: $(STAMP)
 	$(BIN)/python bench/kills.py

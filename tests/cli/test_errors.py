@@ -31,6 +31,8 @@ TABLE = ("fit", "baseline.independent", "table.csv")
         (["fti"], 'Did you mean "fit"?'),
         (["fit", "vae.gausian", "digits"], "no family is called 'vae.gausian'; did you mean vae.gaussian?"),
         (["info", "flow.nfs"], "did you mean flow.nsf?"),
+        (["reproduce", "mnist-vea"], "no recipe is called 'mnist-vea'; did you mean mnist-vae?"),
+        (["reproduce"], "name a recipe that genloom reproduce --list shows, or give --quick"),
         (["compare", "digits", "--families", "flow.nfs"], "did you mean flow.nsf?"),
         ([*FIT[:2], "digts"], "called 'digts' and no file or folder is there; did you mean digits?"),
         ([*FIT[:2], "pictures/of/cats"], "no file or folder is there"),

@@ -22,7 +22,9 @@ from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, fitting
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
+from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import labels_for, open_run, versions
+from genloom.recipes.targets import RECIPES
 from genloom.report.terminal import leaderboard, remarks
 from genloom.tasks import sampling
 from genloom.train.checkpoint import write_atomically
@@ -213,6 +215,48 @@ def evaluate_command(
             name, f"{figure.value:.4g}", span, str(figure.n), figure.kind, figure.fingerprint.digest
         )
     Console().print(table)
+
+
+def reproduce_command(
+    *names: str,
+    quick: Annotated[bool, Parameter(negative=(), help="All recipes that take seconds.")] = False,
+    list_: Annotated[bool, Parameter(name="--list", negative=(), help="Show the recipes.")] = False,
+    out: Annotated[Path, Parameter(help="Folder of the runs, one for each recipe.")] = Path("runs/reproduce"),
+    json: Json = False,
+) -> None:
+    """Train by a recipe and set what was reached beside its target and the published figures.
+
+    Args:
+        names: recipes that --list shows.
+    """
+    if list_:
+        return _list_recipes(json)
+    chosen = [*names, *(name for name, recipe in RECIPES.items() if quick and recipe.quick)]
+    if not chosen:
+        raise ConfigError("name a recipe that genloom reproduce --list shows, or give --quick")
+    named(chosen)
+    say, command = speaker(json), spoken()
+    found = []
+    for name in chosen:
+        found.append(reproduce(name, out / name, progress=not json, command=command, say=say))
+        if not json:
+            print(found[-1])
+    if json:
+        emit([one.to_json() for one in found])
+    return None
+
+
+def _list_recipes(json: bool) -> None:
+    if json:
+        facts = {n: {"protocol": r.protocol, "target": str(r.target)} for n, r in RECIPES.items()}
+        return emit(facts)
+    for name, recipe in RECIPES.items():
+        budget = "seconds" if recipe.quick else f"{(recipe.fit.train.budget or 0) / 60:.0f} min"
+        print(
+            f"{name}  ({recipe.fit.family}, {budget}, target {recipe.target} nats)\n"
+            f"    {recipe.protocol}; published: {recipe.published}"
+        )
+    return None
 
 
 def list_command(*, json: Json = False) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "Train one family on a data set, a file or a folder.",
     "sample": "Draw from a trained run.",
     "evaluate": "Measure a trained run on its held-out data.",
+    "reproduce": "Train towards a published result and set what was reached beside it.",
     "list": "List the families.",
     "info": "Show what a family is, takes and offers.",
     "doctor": "Check this installation and machine.",

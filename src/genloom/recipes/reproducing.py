@@ -1,0 +1,96 @@
+"""Reproduce a published result: train by a recipe, score, and set what was reached beside the target."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from genloom.core.errors import ConfigError, nearest
+from genloom.core.serial import to_json
+from genloom.metrics import Figure
+from genloom.modalities.datasets import open_data
+from genloom.recipes.evaluating import check_same_data, likelihood
+from genloom.recipes.fitting import fit
+from genloom.recipes.runs import Run, versions
+from genloom.recipes.targets import RECIPES, Recipe
+from genloom.train.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What a recipe reached, in nats an item."""
+
+    name: str
+    recipe: Recipe
+    figure: Figure
+    seconds: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the target was reached."""
+        return self.recipe.target.met(self.figure.value)
+
+    def __str__(self) -> str:
+        figure, verdict = self.figure, "met" if self.met else "not met"
+        return (
+            f"{self.name}: reached {figure.value:.4f} nats ({figure.kind}, 95% {figure.lo:.2f} to "
+            f"{figure.hi:.2f}) in {self.seconds:.0f} s of training, target {self.recipe.target}: {verdict}\n"
+            f"    {self.recipe.protocol}; published: {self.recipe.published}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was reached against what was to be reached."""
+        return {
+            "name": self.name,
+            "family": self.recipe.fit.family,
+            "data": self.recipe.fit.source,
+            "protocol": self.recipe.protocol,
+            "reached": self.figure.to_json(),
+            "target": str(self.recipe.target),
+            "met": self.met,
+            "published": self.recipe.published,
+            "training_seconds": round(self.seconds, 1),
+            "versions": versions(),
+        }
+
+
+def named(names: Sequence[str]) -> dict[str, Recipe]:
+    """Return recipes by name.
+
+    Raises:
+        ConfigError: there is no such recipe; the nearest is offered.
+    """
+    for name in names:
+        if name not in RECIPES:
+            raise ConfigError(
+                f"no recipe is called {name!r}{nearest(name, RECIPES)}  (genloom reproduce --list)"
+            )
+    return {name: RECIPES[name] for name in names}
+
+
+def reproduce(
+    name: str, out: Path, *, progress: bool = True, command: str = "", say: Callable[[str], None] = print
+) -> Reproduction:
+    """Train by a recipe, or go on with what ``out`` holds, and score the whole test split.
+
+    Writes ``reproduction.json`` into ``out``.
+
+    Raises:
+        ConfigError: there is no such recipe.
+        DataError: its data are not here and cannot be had.
+    """
+    recipe = named([name])[name]
+    dataset = open_data(recipe.fit.source, recipe.fit.data)
+    run = fit(recipe.fit, out, dataset=dataset, progress=progress, command=command, say=say)
+    check_same_data(run, dataset)
+    say(f"{name}: scoring {len(dataset.test):,} test items")
+    scored = _scored_with(run, recipe)
+    figure = likelihood(scored.load(), scored, dataset, len(dataset.test))["nll"]
+    found = Reproduction(name, recipe, figure, run.facts["train_seconds"])
+    write_atomically(out / "reproduction.json", to_json(found.to_json()).encode())
+    return found
+
+
+def _scored_with(run: Run, recipe: Recipe) -> Run:
+    """Return the run with the settings that the recipe scores by."""
+    return replace(run, facts={**run.facts, "config": {**run.facts["config"], **recipe.scoring}})

@@ -1,0 +1,117 @@
+"""Published results that ``genloom reproduce`` trains towards: protocol, target and source of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from genloom.modalities.datasets import DataOptions
+from genloom.recipes.fitting import FitConfig
+from genloom.train.config import TrainConfig
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """A figure that must not be larger."""
+
+    value: float
+
+    def met(self, reached: float) -> bool:
+        """Tell whether a figure meets the target."""
+        return reached <= self.value
+
+    def __str__(self) -> str:
+        return f"<= {self.value:g}"
+
+
+@dataclass(frozen=True)
+class Near:
+    """A figure that must be equal to within a tolerance."""
+
+    value: float
+    within: float
+
+    def met(self, reached: float) -> bool:
+        """Tell whether a figure meets the target."""
+        return abs(reached - self.value) <= self.within
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} +- {self.within:g}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A fit and the negative log-likelihood of the whole test split, in nats an item, that it is to reach.
+
+    Args:
+        fit: what is trained; its seed is the recipe's.
+        target: what counts as reproduced.
+        published: others' figures under the same protocol, with their sources.
+        protocol: what the figure is of.
+        scoring: settings of the family that differ when it is scored, such as more importance samples.
+    """
+
+    fit: FitConfig
+    target: AtMost | Near
+    published: str
+    protocol: str
+    scoring: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def quick(self) -> bool:
+        """Whether it takes seconds: nothing is trained by gradients."""
+        return isinstance(self.target, Near)
+
+
+COUNTED = {
+    "nltcs": (9.2336, 6.7590),
+    "plants": (31.2662, 16.5240),
+    "mushrooms": (34.2315, 21.0224),
+    "dna": (100.3859, 87.7348),
+}
+"""Nats of independent values and of the Chow-Liu tree, by Laplace's rule on the official splits."""
+
+CONTEXT = {
+    "nltcs": "LearnSPN 6.11, RAT-SPN 6.01",
+    "plants": "LearnSPN 12.98, RAT-SPN 13.44",
+    "mushrooms": "no figure at hand",
+    "dna": "LearnSPN 82.52, RAT-SPN 97.23",
+}
+
+
+def _counted(name: str, family: str, value: float) -> Recipe:
+    protocol = f"{name}, official split, Laplace's rule, exact"
+    return Recipe(FitConfig(family, name), Near(value, 1e-3), CONTEXT[name], protocol)
+
+
+def _mnist(family: str, budget: str, **more: Any) -> FitConfig:
+    """Return a fit of dynamically binarised MNIST without labels."""
+    train = TrainConfig(budget=budget, **more.pop("train", {}))
+    return FitConfig(family, "mnist", more, train, DataOptions(binarise="dynamic"), conditional="no")
+
+
+BINARISED = "MNIST 28x28, dynamically binarised, 10,000 test images"
+
+RECIPES: Mapping[str, Recipe] = {
+    **{f"independent-{n}": _counted(n, "baseline.independent", COUNTED[n][0]) for n in COUNTED},
+    **{f"chow-liu-{n}": _counted(n, "baseline.chow_liu", COUNTED[n][1]) for n in COUNTED},
+    "mnist-pixelcnn": Recipe(
+        _mnist("ar.pixelcnn", "27m"),
+        AtMost(83.5),
+        "gated PixelCNN 81.50, PixelCNN 81.45 (pytorch-generative)",
+        f"{BINARISED}, exact",
+    ),
+    "mnist-vae": Recipe(
+        _mnist("vae.gaussian", "30m", hidden=200, latent_dim=50),
+        AtMost(87.5),
+        "VAE 784-200-200-50 with one stochastic layer 86.76 (Burda et al. 2016, arXiv:1509.00519)",
+        f"{BINARISED}, bound with 5,000 importance samples",
+        {"importance_samples": 5000},
+    ),
+    "mnist-rbm": Recipe(
+        _mnist("energy.rbm", "30m"),
+        AtMost(88.0),
+        "RBM with 500 hidden units and CD-25 86.34 (Salakhutdinov & Murray 2008)",
+        f"{BINARISED}, annealed importance sampling",
+        {"temperatures": 4000},
+    ),
+}
