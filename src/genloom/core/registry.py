@@ -12,6 +12,7 @@ BUILT_IN: Mapping[str, str] = {
     "baseline.chow_liu": "genloom.families.baseline_chow_liu",
     "baseline.gmm": "genloom.families.baseline_gmm",
     "baseline.kde": "genloom.families.baseline_kde",
+    "ar.made": "genloom.families.ar_made",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",

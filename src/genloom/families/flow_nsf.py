@@ -25,7 +25,7 @@ from genloom.core.randomness import Noise
 from genloom.math.splines import parameter_count, rational_quadratic, rational_quadratic_inverse
 from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
 from genloom.nn.labels import labels_or_null
-from genloom.nn.masked import Made, MaskedLinear, Prefix, affine
+from genloom.nn.masked import Made, Prefix, affine, blind_weights
 
 Form = Literal["coupling", "autoregressive"]
 Mixing = Literal["reverse", "random", "lu"]
@@ -259,12 +259,6 @@ def make_mixer(mixing: Mixing, dim: int) -> Order | LUMatrix:
     if mixing == "lu" and dim > 1:
         return LUMatrix(dim)
     return Order(torch.randperm(dim) if mixing == "random" else torch.arange(dim).flip(0))
-
-
-def blind_weights(model: nn.Module) -> frozenset[str]:
-    """Name the weights that their mask removes entirely, as where there is a single value."""
-    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedLinear)]
-    return frozenset(f"{name}.weight" for name, layer in layers if not layer.mask.any())
 
 
 CARD = Card(

@@ -119,3 +119,9 @@ class Prefix:
                 if depth == 1 and self._context is not None:
                     units = units + self._context[rows]
                 self._units[depth][rows] = units.relu_()
+
+
+def blind_weights(model: nn.Module) -> frozenset[str]:
+    """Name the weights that their mask removes entirely, as where there is a single value."""
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, MaskedLinear)]
+    return frozenset(f"{name}.weight" for name, layer in layers if not layer.mask.any())
