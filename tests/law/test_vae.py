@@ -11,12 +11,10 @@ from genloom.core.events import Binary, Bounded, Categorical, Circular, Event, L
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
-from genloom.families.vae_gaussian import (
-    Config,
-    ConvDecoder,
-    ConvEncoder,
-    Model,
-    halvings,
+from genloom.families.vae_gaussian import Config
+from genloom.nn.autoencoders import ConvDecoder, ConvEncoder, halvings
+from genloom.nn.gaussian_vae import (
+    GaussianVAE,
     importance_weighted_bound,
     kl_from_standard_normal,
     normal_log_prob,
@@ -129,7 +127,7 @@ class Slope(nn.Module):
         return x @ self.weight + self.bias
 
 
-def linear_gaussian(optimal: bool, samples: int) -> tuple[Model, Tensor, Tensor]:
+def linear_gaussian(optimal: bool, samples: int) -> tuple[GaussianVAE, Tensor, Tensor]:
     """Return a linear VAE without gradients, items, and their exact log-densities.
 
     x = a z + b + s e with z and e standard normal, so x ~ N(b, a a' + s^2 I), and q(z|x) is normal.
@@ -151,7 +149,9 @@ def linear_gaussian(optimal: bool, samples: int) -> tuple[Model, Tensor, Tensor]
         torch.stack([b, torch.full((2,), math.log(s))], -1).view(4).double(),
     )
     event = Leaf((2,), Real())
-    model = Model(event, encoder, decoder, output_for(event), 1, 0, samples, "typical").requires_grad_(False)
+    model = GaussianVAE(event, encoder, decoder, output_for(event), 1, 0, samples, "typical").requires_grad_(
+        False
+    )
     x = randn(400, 1) @ a + b + s * randn(400, 2)
     exact = torch.distributions.MultivariateNormal(b, a.T @ a + s**2 * torch.eye(2, dtype=torch.float64))
     return model, x, exact.log_prob(x)
@@ -212,7 +212,7 @@ def test_networks_train_sample_and_score(network: str, classes: int) -> None:
     loss = phase.loss(batch, TrainNoise(generator("x"), 6, 0, 6), Clock(5, 10))
     assert set(loss.terms) == {"reconstruction", "kl"}
     assert bool(loss.total.isfinite())
-    assert isinstance(model, Model)
+    assert isinstance(model, GaussianVAE)
     require_legal(event, model.sample(noise(6), labels), 6)
     assert model.log_prob(x, labels, noise=noise(6)).value.shape == (6,)
     assert model.encode(x, labels).shape == (6, 3)
@@ -241,8 +241,8 @@ def test_emitted_draws_differ_from_typical_items() -> None:
     typical = Config(**settings).build(event, None)  # type: ignore[arg-type]
     drawn = Config(**settings, emit="draw").build(event, None)  # type: ignore[arg-type]
     drawn.load_state_dict(typical.state_dict())
-    assert isinstance(typical, Model)
-    assert isinstance(drawn, Model)
+    assert isinstance(typical, GaussianVAE)
+    assert isinstance(drawn, GaussianVAE)
     a, b = typical.sample(noise(8)), drawn.sample(noise(8))
     require_legal(event, b, 8)
     assert not torch.equal(a, b)  # type: ignore[arg-type]

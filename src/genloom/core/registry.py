@@ -15,6 +15,7 @@ BUILT_IN: Mapping[str, str] = {
     "ar.made": "genloom.families.ar_made",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
     "vae.gaussian": "genloom.families.vae_gaussian",
+    "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.nsf": "genloom.families.flow_nsf",
     "flow.realnvp": "genloom.families.flow_realnvp",

@@ -5,6 +5,7 @@ B batch, S the event's shape, P parameters per scalar.
 
 import math
 from abc import ABC, abstractmethod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -121,11 +122,14 @@ SOFTMAX_LEVELS = 32
 """Up to this many ordered levels, free probabilities for each beat a parametric shape."""
 
 
-def output_for(event: Event, name: str = "auto") -> Output:
+OutputName = Literal["auto", "bernoulli", "softmax", "discretised_logistic", "gaussian"]
+
+
+def output_for(event: Event, name: OutputName = "auto") -> Output:
     """Return the output distribution for a leaf.
 
     Args:
-        name: ``bernoulli``, ``softmax``, ``discretised_logistic``, ``gaussian``, or ``auto`` to choose.
+        name: of the distribution; ``auto`` chooses by the event's kind.
 
     Raises:
         Unsupported: the distribution does not fit the event's kind.
