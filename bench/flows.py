@@ -52,7 +52,7 @@ class Ours(nn.Module):
     def draw_compiled(self, z: Tensor) -> Tensor:
         """Draw with one compiled function for each layer."""
         label, h = torch.zeros(len(z), dtype=torch.int64), z.t().contiguous()
-        for mix, spline in zip(reversed(self.model.mixers), reversed(self.model.splines), strict=True):
+        for mix, spline in zip(reversed(self.model.mixers), reversed(self.model.layers), strict=True):
             h = mix.inverse(layer_inverse(spline, h, label))
         return self.model.norm.inverse(h.t())
 

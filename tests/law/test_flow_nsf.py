@@ -8,8 +8,9 @@ from genloom.core.errors import DataError
 from genloom.core.events import Binary, Categorical, Event, Leaf, Real
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise
-from genloom.families.flow_nsf import CARD, Autoregressive, Config, Model
+from genloom.families.flow_nsf import CARD, Autoregressive, Config
 from genloom.math.splines import rational_quadratic_inverse
+from genloom.nn.flows import VectorFlow
 from genloom.nn.masked import Made
 
 FORMS = ("autoregressive", "coupling")
@@ -17,7 +18,7 @@ MIXINGS = ("reverse", "random", "lu")
 CLASSES = 3
 
 
-def random_model(shape: tuple[int, ...], *, classes: int = 0, seed: int = 0, **settings) -> Model:
+def random_model(shape: tuple[int, ...], *, classes: int = 0, seed: int = 0, **settings) -> VectorFlow:
     """Return a float64 model away from the identity."""
     torch.manual_seed(seed)
     cond: Event | None = Leaf((), Categorical(classes)) if classes else None
@@ -33,7 +34,7 @@ def labels(classes: int, count: int) -> Tensor | None:
     return torch.arange(count) % (classes + 1) if classes else None
 
 
-def one(model: Model, x: Tensor, cond: Tensor | None) -> Tensor:
+def one(model: VectorFlow, x: Tensor, cond: Tensor | None) -> Tensor:
     return model.forward_and_log_det(x[None], None if cond is None else cond[None])[0][0]
 
 
@@ -76,7 +77,7 @@ def test_density_integrates_to_one(form) -> None:
 @pytest.mark.parametrize("dim", [1, 2, 5, 40])
 def test_incremental_inverse_equals_the_passes(dim: int, classes: int) -> None:
     """More inputs than hidden units (40 > 18) leaves some inputs without units of their own."""
-    layer = random_model((dim,), classes=classes).splines[0]
+    layer = random_model((dim,), classes=classes).layers[0]
     assert isinstance(layer, Autoregressive)
     y = torch.randn(dim, 6, dtype=torch.float64)
     label = labels(classes, 6)

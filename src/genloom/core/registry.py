@@ -17,6 +17,7 @@ BUILT_IN: Mapping[str, str] = {
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
+    "flow.maf": "genloom.families.flow_maf",
     "flow.nsf": "genloom.families.flow_nsf",
     "flow.realnvp": "genloom.families.flow_realnvp",
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",

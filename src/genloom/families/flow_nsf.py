@@ -15,20 +15,24 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.capabilities import Invertible, Likelihood, Sampler
 from genloom.core.card import Card, Reference, class_count, real
 from genloom.core.errors import DataError
-from genloom.core.events import Event, Value, describe, flat_leaf, items, tensor
-from genloom.core.likelihood import Bound, LogProb, given
+from genloom.core.events import Event, describe, flat_leaf
+from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.core.randomness import Noise
 from genloom.math.splines import parameter_count, rational_quadratic, rational_quadratic_inverse
-from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
-from genloom.nn.labels import labels_or_null
+from genloom.nn.flows import (
+    FlowLayer,
+    Mixing,
+    VectorFlow,
+    columns,
+    label_table,
+    make_mixer,
+    maximum_likelihood,
+)
 from genloom.nn.masked import Made, Prefix, affine, blind_weights
 
 Form = Literal["coupling", "autoregressive"]
-Mixing = Literal["reverse", "random", "lu"]
 
 
 class Config(card.Config):
@@ -51,22 +55,18 @@ class Config(card.Config):
         """Couple where values are so many that drawing them one by one would be slow."""
         return cls(transform="coupling") if flat_leaf(event).dim > 256 else cls()
 
-    def build(self, event: Event, cond: Event | None) -> "Model":
+    def build(self, event: Event, cond: Event | None) -> VectorFlow:
         if not real(event):
             raise DataError(f"flow.nsf needs real numbers of fixed shape, not {describe(event)}")
-        return Model(
-            flat_leaf(event).extents,
-            class_count(cond),
-            self.transform,
-            self.layers,
-            self.hidden,
-            self.bins,
-            self.bound,
-            self.mixing,
-        )
+        shape, classes = flat_leaf(event).extents, class_count(cond)
+        dim = math.prod(shape)
+        kind = Coupling if self.transform == "coupling" and dim > 1 else Autoregressive
+        mixers = [make_mixer(self.mixing, dim) for _ in range(self.layers)]
+        splines = [kind(dim, classes, self.hidden, self.bins, self.bound) for _ in mixers]
+        return VectorFlow(shape, classes, mixers, splines)
 
     def stages(self, model: nn.Module) -> list[Stage]:
-        assert isinstance(model, Model)
+        assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
         objective = maximum_likelihood(
             model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
@@ -74,55 +74,7 @@ class Config(card.Config):
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
 
-class Order(nn.Module):
-    """A fixed order of the values."""
-
-    order: Tensor
-
-    def __init__(self, order: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("order", order)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the reordered values (D, B) and the log-determinant ()."""
-        return x.index_select(0, self.order), x.new_zeros(())
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Undo ``forward``."""
-        return y.index_select(0, self.order.argsort())
-
-
-class LUMatrix(nn.Module):
-    """A random order, then a learned matrix L U with unit lower L, starting as the identity.
-
-    Source: Durkan et al. 2019, section 3.3; the diagonal of U is positive, as exp of its parameters.
-    """
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.order = Order(torch.randperm(dim))
-        self.lower = nn.Parameter(torch.zeros(dim, dim))
-        self.upper = nn.Parameter(torch.zeros(dim, dim))
-        self.log_diagonal = nn.Parameter(torch.zeros(dim))
-
-    def _factors(self) -> tuple[Tensor, Tensor]:
-        identity = torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
-        return self.lower.tril(-1) + identity, self.upper.triu(1) + self.log_diagonal.exp().diag()
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mixed values (D, B) and the log-determinant ()."""
-        lower, upper = self._factors()
-        with torch.autocast(x.device.type, enabled=False):
-            return lower @ (upper @ self.order(x)[0]), self.log_diagonal.sum()
-
-    def inverse(self, y: Tensor) -> Tensor:
-        """Undo ``forward``."""
-        lower, upper = self._factors()
-        y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
-        return self.order.inverse(torch.linalg.solve_triangular(upper, y, upper=True))
-
-
-class Autoregressive(nn.Module):
+class Autoregressive(FlowLayer):
     """Each value passes a spline set by the values before it; both directions cost one network pass."""
 
     def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
@@ -147,7 +99,7 @@ class Autoregressive(nn.Module):
         return x
 
 
-class Coupling(nn.Module):
+class Coupling(FlowLayer):
     """The second half of the values passes splines set by the first half, which stays."""
 
     def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
@@ -179,86 +131,6 @@ class Coupling(nn.Module):
         """Undo ``forward``."""
         kept, moved = y.split((self.kept, len(y) - self.kept))
         return torch.cat((kept, rational_quadratic_inverse(moved, self._raw(kept, label), self.bound)))
-
-
-def label_table(classes: int, width: int) -> nn.Embedding | None:
-    """Return a vector for each label and for none, all zeros at first; None without labels."""
-    if not classes:
-        return None
-    table = nn.Embedding(classes + 1, width)
-    nn.init.zeros_(table.weight)
-    return table
-
-
-def columns(table: nn.Embedding | None, label: Tensor) -> Tensor | None:
-    """Return the vectors of labels (B,) as columns (H, B)."""
-    return None if table is None else table(label).t()
-
-
-class Model(nn.Module, Sampler, Likelihood, Invertible):
-    """Standardisation, then alternately a mixing of the values and a layer of splines, to normals."""
-
-    def __init__(
-        self,
-        shape: tuple[int, ...],
-        classes: int,
-        transform: Form,
-        layers: int,
-        hidden: Sequence[int],
-        bins: int,
-        bound: float,
-        mixing: Mixing,
-    ) -> None:
-        super().__init__()
-        self.shape, self.classes, self.dim = shape, classes, math.prod(shape)
-        kind = Coupling if transform == "coupling" and self.dim > 1 else Autoregressive
-        self.norm = ActNorm(self.dim)
-        self.mixers = nn.ModuleList(make_mixer(mixing, self.dim) for _ in range(layers))
-        self.splines = nn.ModuleList(kind(self.dim, classes, hidden, bins, bound) for _ in range(layers))
-
-    def _steps(self) -> list[tuple[Order | LUMatrix, Autoregressive | Coupling]]:
-        return cast(list, list(zip(self.mixers, self.splines, strict=True)))
-
-    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
-        """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
-        label = labels_or_null(cond, self.classes, len(x))
-        h, log_det = self.norm(x.flatten(1))
-        h = h.t().contiguous()
-        for mix, spline in self._steps():
-            h, volume = mix(h)
-            h, more = spline(h, label)
-            log_det = log_det + volume + more
-        return h.t(), log_det
-
-    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
-        """Return log p(x | cond), (B,) nats."""
-        z, log_det = self.forward_and_log_det(x, cond)
-        return log_normal(z) + log_det
-
-    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
-        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
-
-    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
-        return self.forward_and_log_det(tensor(x), cond)[0]
-
-    @torch.no_grad()
-    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
-        """Return the items (B, *shape) of codes (B, D). Not differentiable."""
-        label = labels_or_null(cond, self.classes, len(z))
-        h = z.t().contiguous()
-        for mix, spline in reversed(self._steps()):
-            h = mix.inverse(spline.inverse(h, label))
-        return self.norm.inverse(h.t()).unflatten(1, self.shape)
-
-    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
-        return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
-
-
-def make_mixer(mixing: Mixing, dim: int) -> Order | LUMatrix:
-    """Return what reorders or mixes values before a layer of splines."""
-    if mixing == "lu" and dim > 1:
-        return LUMatrix(dim)
-    return Order(torch.randperm(dim) if mixing == "random" else torch.arange(dim).flip(0))
 
 
 CARD = Card(

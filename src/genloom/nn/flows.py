@@ -1,21 +1,27 @@
-"""What normalizing flows share: the normal base, the data-dependent first layer, the objective.
+"""What normalizing flows share: the normal base, the data-dependent first layer, mixing, the objective.
 
-B batch, D values of an item.
+B batch, D values of an item, H hidden units. What mixes values takes them as columns (D, B).
 """
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from genloom.core.events import Batch, Value, tensor
+from genloom.core.capabilities import Invertible, Likelihood, Sampler
+from genloom.core.events import Batch, Value, items, tensor
+from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
-from genloom.nn.labels import hide_labels
+from genloom.nn.labels import hide_labels, labels_or_null
 
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
+
+Mixing = Literal["reverse", "random", "lu"]
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -50,6 +56,143 @@ class ActNorm(nn.Module):
         spread = x.std(0, correction=0).clamp_min(1e-3)
         self.shift.copy_(x.mean(0))
         self.log_scale.copy_(spread.log())
+
+
+class Order(nn.Module):
+    """A fixed order of the values."""
+
+    order: Tensor
+
+    def __init__(self, order: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("order", order)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the reordered values (D, B) and the log-determinant ()."""
+        return x.index_select(0, self.order), x.new_zeros(())
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo ``forward``."""
+        return y.index_select(0, self.order.argsort())
+
+
+class LUMatrix(nn.Module):
+    """A random order, then a learned matrix L U with unit lower L, starting as the identity.
+
+    Source: Durkan et al. 2019, section 3.3; the diagonal of U is positive, as exp of its parameters.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.order = Order(torch.randperm(dim))
+        self.lower = nn.Parameter(torch.zeros(dim, dim))
+        self.upper = nn.Parameter(torch.zeros(dim, dim))
+        self.log_diagonal = nn.Parameter(torch.zeros(dim))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        identity = torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
+        return self.lower.tril(-1) + identity, self.upper.triu(1) + self.log_diagonal.exp().diag()
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mixed values (D, B) and the log-determinant ()."""
+        lower, upper = self._factors()
+        with torch.autocast(x.device.type, enabled=False):
+            return lower @ (upper @ self.order(x)[0]), self.log_diagonal.sum()
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo ``forward``."""
+        lower, upper = self._factors()
+        y = torch.linalg.solve_triangular(lower, y, upper=False, unitriangular=True)
+        return self.order.inverse(torch.linalg.solve_triangular(upper, y, upper=True))
+
+
+def make_mixer(mixing: Mixing, dim: int) -> Order | LUMatrix:
+    """Return what reorders or mixes values before a layer of splines."""
+    if mixing == "lu" and dim > 1:
+        return LUMatrix(dim)
+    return Order(torch.randperm(dim) if mixing == "random" else torch.arange(dim).flip(0))
+
+
+def label_table(classes: int, width: int) -> nn.Embedding | None:
+    """Return a vector for each label and for none, all zeros at first; None without labels."""
+    if not classes:
+        return None
+    table = nn.Embedding(classes + 1, width)
+    nn.init.zeros_(table.weight)
+    return table
+
+
+def columns(table: nn.Embedding | None, label: Tensor) -> Tensor | None:
+    """Return the vectors of labels (B,) as columns (H, B)."""
+    return None if table is None else table(label).t()
+
+
+class FlowLayer(nn.Module, ABC):
+    """An invertible map of columns (D, B), set by labels (B,)."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mapped values (D, B) and the log-determinant (B,)."""
+
+    @abstractmethod
+    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+        """Undo ``forward``."""
+
+
+class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
+    """A flow of vectors: standardisation, then alternately a mixing of the values and a layer, to normals.
+
+    A class label, or none, is passed to every layer.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        classes: int,
+        mixers: Sequence[Order | LUMatrix],
+        layers: Sequence[FlowLayer],
+    ) -> None:
+        super().__init__()
+        self.shape, self.classes, self.dim = shape, classes, math.prod(shape)
+        self.norm = ActNorm(self.dim)
+        self.mixers, self.layers = nn.ModuleList(mixers), nn.ModuleList(layers)
+
+    def _steps(self) -> list[tuple[Order | LUMatrix, FlowLayer]]:
+        return cast(list, list(zip(self.mixers, self.layers, strict=True)))
+
+    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
+        label = labels_or_null(cond, self.classes, len(x))
+        h, log_det = self.norm(x.flatten(1))
+        h = h.t().contiguous()
+        for mix, layer in self._steps():
+            h, volume = mix(h)
+            h, more = layer(h, label)
+            log_det = log_det + volume + more
+        return h.t(), log_det
+
+    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
+        """Return log p(x | cond), (B,) nats."""
+        z, log_det = self.forward_and_log_det(x, cond)
+        return log_normal(z) + log_det
+
+    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
+        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
+
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
+        return self.forward_and_log_det(tensor(x), cond)[0]
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
+        """Return the items (B, *shape) of codes (B, D). Not differentiable."""
+        label = labels_or_null(cond, self.classes, len(z))
+        h = z.t().contiguous()
+        for mix, layer in reversed(self._steps()):
+            h = mix.inverse(layer.inverse(h, label))
+        return self.norm.inverse(h.t()).unflatten(1, self.shape)
+
+    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
+        return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
 
 
 def maximum_likelihood(
