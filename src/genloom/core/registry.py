@@ -18,6 +18,7 @@ BUILT_IN: Mapping[str, str] = {
     "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.maf": "genloom.families.flow_maf",
+    "flow.nice": "genloom.families.flow_nice",
     "flow.nsf": "genloom.families.flow_nsf",
     "flow.realnvp": "genloom.families.flow_realnvp",
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
