@@ -11,6 +11,7 @@ from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_t
 import pytest
 from cli_kit import SMALL, Cli
 
+from genloom.core import registry
 from genloom.report import schema
 from genloom.train import loop
 
@@ -162,6 +163,11 @@ def test_a_dry_run_trains_nothing(cli: Cli) -> None:
     plan = cli(*MOONS, "--dry-run", "--json").json
     assert plan["seconds"] is None
     assert "flow.realnvp" in plan["skipped"]
+    assert plan["skipped"]["flow.nice"] == "not shown unless named, or with --families all"
+    every = cli(*MOONS, "--dry-run", "--json", "--families", "all").json
+    assert set(every["families"]) | set(every["skipped"]) == set(registry.names())
+    assert "flow.nice" in every["families"]
+    assert set(every["skipped"].values()) == {"takes no view of vectors data"}
     assert os.listdir() == []
 
 

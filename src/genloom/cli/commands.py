@@ -50,7 +50,9 @@ Conditional = Annotated[Literal["auto", "yes", "no"], Parameter(help="Condition 
 
 def compare_command(
     *sources: str,
-    families: Annotated[str, Parameter(help="Names, separated by commas; all that suit if absent.")] = "",
+    families: Annotated[
+        str, Parameter(help="Names, separated by commas, or all; one or two of each kind if absent.")
+    ] = "",
     train: Training = TrainConfig(),  # noqa: B008
     data: Reading = DataOptions(),  # noqa: B008
     model: Annotated[

@@ -25,6 +25,22 @@ BUILT_IN: Mapping[str, str] = {
     "energy.rbm": "genloom.families.energy_rbm",
 }
 
+SHOWN = frozenset(
+    (
+        "baseline.independent",
+        "baseline.gmm",
+        "baseline.kde",
+        "ar.pixelcnn",
+        "vae.gaussian",
+        "gan.wgan_gp",
+        "flow.nsf",
+        "flow.realnvp",
+        "diffusion.ddpm",
+        "energy.rbm",
+    )
+)
+"""One or two of each kind: what a comparison shows unless told otherwise, so that it takes minutes."""
+
 GROUP = "genloom.families"
 """Entry-point group: name = registry name, value = a module that defines ``CARD`` and ``Config``."""
 
@@ -33,6 +49,11 @@ def names() -> list[str]:
     """Return the registered family names, built-in ones first."""
     added = sorted(e.name for e in entry_points(group=GROUP) if e.name not in BUILT_IN)
     return [*BUILT_IN, *added]
+
+
+def shown() -> list[str]:
+    """Return what a comparison shows unless told otherwise: ``SHOWN``, and families of other packages."""
+    return [name for name in names() if name in SHOWN or name not in BUILT_IN]
 
 
 def module_of(name: str) -> str:

@@ -101,7 +101,7 @@ def compare(
 
     Args:
         source: a data set's name, a file or a folder; or a sequence of run directories.
-        families: names; all that suit if empty.
+        families: names, or ``["all"]``; one or two of each kind if empty.
         out: where the result is kept; ``runs/compare-DATA``, or ``runs/comparison`` of runs, if absent.
         models: settings by family.
 

@@ -74,14 +74,14 @@ class Plan:
 
 
 def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
-    """Choose the families that accept a view of the data.
+    """Choose the families that accept a view of the data, and say why others do not take part.
 
     Raises:
         ConfigError: a family or a setting was named that does not exist, or has no use here.
         DataError: no family is left.
     """
     chosen, skipped, trained = list[str](), dict[str, str](), 0
-    for name in dict.fromkeys(config.families or registry.names()):
+    for name in chosen_names(config.families):
         family = registry.load(name)
         view = view_for(family.card, dataset.modality)
         if view is None:
@@ -92,6 +92,9 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
             model = settings.build(view.event, label_event(classes))
             trained += any(stage.objective for stage in settings.stages(model))
             chosen.append(name)
+    if not config.families:
+        others = [name for name in registry.names() if name not in registry.shown()]
+        skipped |= dict.fromkeys(others, "not shown unless named, or with --families all")
     if not chosen:
         reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
         raise DataError(f"none of the families asked for takes {dataset.name} data: {reasons}")
@@ -100,6 +103,13 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
     budget = config.train.budget
     seconds = None if budget is None else (trained * budget + 3.0 * len(chosen)) * config.seeds + 15
     return Plan(tuple(chosen), skipped, seconds)
+
+
+def chosen_names(asked: Sequence[str]) -> list[str]:
+    """Return the families that take part: those asked for, all of them, or those shown by default."""
+    if list(asked) == ["all"]:
+        return registry.names()
+    return list(dict.fromkeys(asked)) or registry.shown()
 
 
 def compare(
