@@ -1,5 +1,10 @@
 """``python -m genloom`` and ``torchrun -m genloom``."""
 
-from genloom.cli.main import main
+import sys
+
+try:
+    from genloom.cli.main import main
+except KeyboardInterrupt:
+    sys.exit(130)
 
 main()

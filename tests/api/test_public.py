@@ -153,3 +153,36 @@ def test_wrong_samples(tmp_path: Path) -> None:
         plain.sample(2, label=1)
     with pytest.raises(GenloomError, match="is not a run directory"):
         genloom.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        (torch.rand(3, 1, 8, 8), "whole numbers from 0 to 16"),
+        (torch.full((3, 1, 8, 8), 17), "whole numbers from 0 to 16"),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "items of shape"),
+        (torch.zeros(0, 1, 8, 8, dtype=torch.uint8), "items of shape"),
+    ],
+)
+def test_what_are_no_items_is_refused(tmp_path: Path, items: torch.Tensor, reason: str) -> None:
+    trained = fit(tmp_path / "run")
+    with pytest.raises(GenloomError, match=reason):
+        trained.log_prob(items)
+
+
+def test_rows_with_missing_values_are_refused(tmp_path: Path) -> None:
+    trained = genloom.fit("baseline.independent", "iris", out=tmp_path / "run")
+    rows = genloom.open_data("iris").test.items.clone()
+    assert trained.log_prob(rows.numpy()).value.isfinite().all()  # type: ignore[arg-type]
+    rows[0, 0] = torch.nan
+    with pytest.raises(GenloomError, match="missing or infinite"):
+        trained.log_prob(rows)
+
+
+def test_comparisons_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(GenloomError, match="no runs to compare"):
+        genloom.compare([], out=tmp_path / "out")
+    with pytest.raises(GenloomError, match="a list of names"):
+        genloom.compare("iris", families="baseline.gmm", out=tmp_path / "out")
+    with pytest.raises(GenloomError, match="seeds at least 1"):
+        genloom.compare("iris", seeds=0, out=tmp_path / "out")

@@ -222,15 +222,20 @@ def test_damaged_runs(refused: Refused, fitted: Fitted, tmp_path: Path, command:
     (copy("cut") / "run.json").write_text('{"format": 1, "fam')
     assert "run.json is not valid JSON" in refused(command, *other, "cut")
     (copy("list") / "run.json").write_text("[1, 2]")
-    assert "run.json is not valid JSON" in refused(command, *other, "list")
+    assert "run.json is not a JSON object" in refused(command, *other, "list")
     (copy("poor") / "run.json").write_text('{"format": 1, "family": "vae.gaussian"}')
-    assert "run.json does not say conditional_on, config, data" in refused(command, *other, "poor")
+    assert "run.json: state: Field required" in refused(command, *other, "poor")
+    for name, value in (("label_counts", ["a"]), ("sample_batch", 0), ("data", {}), ("stages", 3)):
+        edit(copy(f"bad-{name}"), **{name: value})
+        assert f"run.json: {name}" in refused(command, *other, f"bad-{name}")
     edit(copy("other"), config={"gone": 1})
     assert "there is no setting gone" in refused(command, *other, "other")
     edit(copy("stranger"), family="vae.gausian")
     assert "did you mean vae.gaussian?" in refused(command, *other, "stranger")
     weights = copy("bits") / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
+    assert "bits/model.safetensors does not match the hash" in refused(command, *other, "bits")
+    edit(tmp_path / "bits", weights_sha256="")
     assert "bits/model.safetensors does not fit its run.json" in refused(command, *other, "bits")
     edit(copy("unfinished"), state="interrupted")
     (tmp_path / "unfinished" / "model.safetensors").unlink()
@@ -243,7 +248,8 @@ def test_data_that_changed(refused: Refused, cli: Cli, tmp_path: Path) -> None:
     assert cli(*TABLE, "--out", "run").code == 0
     np.savetxt(tmp_path / "table.csv", rows + 1, delimiter=",")
     assert "restore the data, or fit again" in refused("evaluate", "run")
-    assert "restore the data, or fit again" in refused("compare", "run", "run")
+    shutil.copytree("run", "copy")
+    assert "restore the data, or fit again" in refused("compare", "run", "copy")
     assert "run holds a run with another data" in refused(*TABLE, "--out", "run")
     (tmp_path / "table.csv").unlink()
     assert "no file or folder is there" in refused("evaluate", "run")
@@ -265,9 +271,63 @@ def test_feature_weights_that_do_not_fit(refused: Refused, fitted: Fitted, tmp_p
 
 
 def test_a_comparison_that_may_not_resume(refused: Refused, tmp_path: Path) -> None:
-    (tmp_path / "both" / "runs").mkdir(parents=True)
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both" / "comparison.json").write_text("{}")
     line = refused("compare", "iris", "--out", tmp_path / "both", "--resume", "never")
     assert "holds a comparison already" in line
+
+
+def test_files_of_others_are_not_overwritten(refused: Refused, fitted: Fitted, tmp_path: Path) -> None:
+    run, mine = fitted(), tmp_path / "mine"
+    mine.mkdir()
+    (mine / "report.html").write_text("mine")
+    for words in (("compare", "iris"), ("compare", run)):
+        assert "holds something that is no comparison" in refused(*words, "--out", mine)
+    assert "holds something else" in refused("sample", run, "--out", mine)
+    assert (mine / "report.html").read_text() == "mine"
+
+
+def test_what_names_no_data_and_no_families(
+    refused: Refused, cli: Cli, fitted: Fitted, tmp_path: Path
+) -> None:
+    assert "--families names none" in refused("compare", "iris", "--families", ",")
+    assert cli("compare", "iris", "--families", "baseline.kde", "--out", "both").code == 0
+    assert "both is a comparison: name its runs, as in both/runs/*" in refused("compare", "both")
+    run = fitted()
+    assert "a run is named twice" in refused("compare", run, f"{tmp_path}/./{run.name}")
+
+
+def test_too_few_items_are_found_before_training(refused: Refused, tmp_path: Path) -> None:
+    np.savetxt(tmp_path / "table.csv", np.random.default_rng(0).normal(size=(40, 2)), delimiter=",")
+    assert "20 of each are needed" in refused("compare", "table.csv", "--dry-run")
+    assert "more than 20 are needed" in refused("compare", "iris", "--data.limit", 10, "--dry-run")
+
+
+def test_lost_or_damaged_weights_are_made_again(cli: Cli, fitted: Fitted) -> None:
+    run = fitted("run", "--steps", 6, "--checkpoint-every", 2)
+    weights = run / "model.safetensors"
+    whole = weights.read_bytes()
+    again = (*FIT[:3], *SMALL, *VAE, "--steps", 6, "--checkpoint-every", 2, "--out", run)
+    for damage in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:50], None):
+        weights.unlink()
+        if damage is not None:
+            weights.write_bytes(damage)
+        outcome = cli(*again)
+        assert outcome.code == 0, outcome
+        assert "made again from the last checkpoint" in outcome.err
+        assert weights.read_bytes() == whole
+
+
+def test_two_processes_do_not_train_in_one_folder(cli: Cli) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    words = (*FIT[:3], *SMALL, "--steps", 2, "--out", "run")
+    assert cli(*words).code == 0
+    Path("run/model.safetensors").unlink()
+    with Path("run/.lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        outcome = cli(*words)
+    assert outcome.code == 2
+    assert "another process trains in run: wait for it" in outcome.err
 
 
 def test_a_corrupted_checkpoint_is_passed_over(cli: Cli, fitted: Fitted) -> None:

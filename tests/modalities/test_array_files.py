@@ -196,3 +196,19 @@ def test_damaged_cifar(tmp_path: Path) -> None:
     (packed / "cifar-10-binary.tar.gz").write_bytes(gzip.compress(b"rubbish"))
     with pytest.raises(DataError, match="is damaged"):
         read_path(packed, None, None)
+
+
+def test_labels_far_apart_are_numbered_in_order(tmp_path: Path) -> None:
+    labels = np.array([7, 10**6, 7, 10**9] * 10)
+    np.savez(tmp_path / "far.npz", x=np.zeros((40, 8, 8), np.uint8), y=labels)
+    reading = read_path(tmp_path / "far.npz", None, None)
+    assert reading.classes == ("7", "1000000", "1000000000")
+    found = reading.parts["all"].labels
+    assert found is not None
+    assert found[:4].tolist() == [0, 1, 0, 2]
+
+
+def test_as_many_labels_as_items_are_no_classes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "many.npz", x=np.zeros((2000, 4, 4), np.uint8), y=np.arange(2000))
+    with pytest.raises(DataError, match="2,000 different labels, at most 1,000 are classes"):
+        read_path(tmp_path / "many.npz", None, None)

@@ -192,3 +192,10 @@ def test_real_parquet_of_images() -> None:
     assert cifar.classes[0] == "airplane"
     assert cifar.test.labels is not None
     assert cifar.test.labels.bincount().tolist() == [200] * 10
+
+
+def test_numbers_too_large_are_refused(tmp_path: Path) -> None:
+    rows = torch.rand(60, 2, generator=torch.Generator().manual_seed(0)) * 1.0
+    (tmp_path / "huge.csv").write_text("\n".join(f"{a}e300,{b}" for a, b in rows.tolist()))
+    with pytest.raises(DataError, match="numbers too large to work with"):
+        open_data(str(tmp_path / "huge.csv"))

@@ -196,3 +196,10 @@ def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtra, match=r"genloom\[tables\]"):
         read_path(tmp_path / "t.parquet", None, None)
+
+
+def test_a_missing_label_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n1,x\n2,\n3,y\n")
+    with pytest.raises(DataError, match="column 'b' lacks 1 labels"):
+        read_path(path, None, "b")

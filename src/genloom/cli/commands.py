@@ -26,7 +26,7 @@ from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import labels_for, open_run, versions
 from genloom.recipes.targets import RECIPES
 from genloom.report.terminal import leaderboard, remarks
-from genloom.tasks import sampling
+from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.loop import bf16_pays
@@ -79,12 +79,28 @@ def compare_command(
         raise ConfigError(
             "compare needs a data set's name, a path, or run directories: genloom compare digits"
         )
-    say, command = speaker(json), spoken()
+    say, command = speaker(), spoken()
     if len(sources) > 1 or (Path(sources[0]) / "run.json").exists():
-        _refuse_fitting_flags(families, train, data, model, seeds, seed, dry_run)
+        _refuse_fitting_flags(
+            {
+                "--families": families,
+                "training settings": train != TrainConfig(),
+                "--data": data != DataOptions(),
+                "--model": model,
+                "--conditional": conditional != "auto",
+                "--seeds": seeds != 1,
+                "--seed": seed,
+                "--resume": resume != "auto",
+                "--dry-run": dry_run,
+            }
+        )
         out = out or comparing.RUNS_OUT
         results = comparing.compare_runs([Path(s) for s in sources], out, command=command, say=say)
     else:
+        if (Path(sources[0]) / comparing.MARK).exists():
+            raise ConfigError(f"{sources[0]} is a comparison: name its runs, as in {sources[0]}/runs/*")
+        if families and not families.strip(", "):
+            raise ConfigError("--families names none: leave it out, or name some")
         config = comparing.CompareConfig(
             source=sources[0],
             families=tuple(f.strip() for f in families.split(",") if f.strip()),
@@ -132,9 +148,11 @@ def fit_command(
     config = fitting.FitConfig(
         family, source, parsed(model or {}), train.lasting(fitting.FIT_SECONDS), data, view, conditional, seed
     )
-    say = speaker(json)
+    say = speaker()
     out = out or fitting.default_out(config)
     run = fitting.fit(config, out, resume=resume, progress=not json, command=spoken(), say=say)
+    if not ranks.speaks():
+        return None
     if json:
         return emit(run.facts)
     best = run.facts.get("best", {}).get("value")
@@ -164,14 +182,17 @@ def sample_command(
     opened = open_run(run)
     labels = labels_for(opened, label, count, seed)
     model = opened.load()
-    value = sampling.sample(model, count, seed=seed, cond=labels, micro_batch=opened.facts["sample_batch"])
-    items = opened.view.decode(value)
+    items = opened.sample(model, count, seed=seed, cond=labels)
     named = "" if label is None else f"-{label}"
     folder = out or run / "samples" / f"seed-{seed}-n-{count}{named}".replace("/", "-")
+    if folder.exists() and not (folder / "samples.json").exists() and any(folder.iterdir()):
+        raise ConfigError(f"{folder} holds something else: choose another --out")
     files = opened.modality.write(items, labels, folder)
     media, picture = opened.modality.draw(items)
     path = folder / f"all.{'svg' if 'svg' in media else 'png'}"
     write_atomically(path, picture)
+    drawn = {"run": str(run), "family": opened.family, "n": count, "seed": seed, "label": label}
+    write_atomically(folder / "samples.json", to_json(drawn).encode())
     if json:
         return emit({"n": count, "seed": seed, "picture": str(path), "files": [str(f) for f in files]})
     print(f"{path}: {count} samples of {opened.family}, seed {seed}")
@@ -213,9 +234,10 @@ def evaluate_command(
     )
     for name, figure in figures.items():
         span = f"{figure.lo:.4g} – {figure.hi:.4g}"
-        table.add_row(
-            name, f"{figure.value:.4g}", span, str(figure.n), figure.kind, figure.fingerprint.digest
-        )
+        scored = name in ("nll", "bits_per_dim")
+        kind = figure.kind.replace("lower_bound", "bound") if scored else ""
+        shown = f"{'≤ ' if kind == 'bound' else ''}{figure.value:.4g}"
+        table.add_row(name, shown, span, str(figure.n), kind, figure.fingerprint.digest)
     Console().print(table)
 
 
@@ -237,7 +259,7 @@ def reproduce_command(
     if not chosen:
         raise ConfigError("name a recipe that genloom reproduce --list shows, or give --quick")
     named(chosen)
-    say, command = speaker(json), spoken()
+    say, command = speaker(), spoken()
     found = []
     for name in chosen:
         found.append(reproduce(name, out / name, progress=not json, command=command, say=say))
@@ -344,19 +366,8 @@ def _loads(name: str) -> str:
     return "ok"
 
 
-def _refuse_fitting_flags(
-    families: str, train: TrainConfig, data: DataOptions, model: object, seeds: int, seed: int, dry_run: bool
-) -> None:
+def _refuse_fitting_flags(used: dict[str, object]) -> None:
     """Refuse what would have no effect on finished runs."""
-    used = {
-        "--families": families,
-        "training settings": train != TrainConfig(),
-        "--data": data != DataOptions(),
-        "--model": model,
-        "--seeds": seeds != 1,
-        "--seed": seed,
-        "--dry-run": dry_run,
-    }
     if given := [name for name, value in used.items() if value]:
         raise ConfigError(f"finished runs are compared as they are: leave {', '.join(given)} out")
 
@@ -407,9 +418,9 @@ def at_least(least: int, value: int, name: str) -> int:
     return value
 
 
-def speaker(quiet: bool) -> Callable[[str], None]:
-    """Return where notices go: standard error, or nowhere."""
-    return (lambda text: None) if quiet else (lambda text: print(text, file=sys.stderr, flush=True))  # noqa: ARG005
+def speaker() -> Callable[[str], None]:
+    """Return where notices go: standard error, of one process among several."""
+    return (lambda text: print(text, file=sys.stderr, flush=True)) if ranks.speaks() else lambda text: None  # noqa: ARG005
 
 
 def spoken() -> str:

@@ -67,6 +67,8 @@ def _flags(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[st
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flags(value, prefix if prefix == "--" and name == "train" else f"{prefix}{name}.")
+        elif name == "conditional" and isinstance(value, bool):
+            yield f"{prefix}{name}", "yes" if value else "no"
         elif value is not None:
             yield f"{prefix}{name}", _text(value, prefix.startswith("--model."))
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from genloom.core.errors import DataError
 from genloom.modalities import pictures
 from genloom.modalities.base import Reading, Split
+from genloom.modalities.layouts import MAX_CLASSES
 
 IDX_NAME = re.compile(r"(train|t10k|test)-(images|labels)[-.]idx([13])-ubyte(\.gz)?")
 
@@ -204,6 +205,7 @@ def _labels(array: np.ndarray | None, count: int, path: Path) -> Tensor | None:
         or array.size != count
         or (array != np.floor(array)).any()
         or array.min() < 0
+        or array.max() > 2**53
     ):
         raise DataError(f"{path}: labels must be {count:,} whole numbers from 0")
     return torch.from_numpy(array.reshape(count).astype(np.int64))
@@ -214,8 +216,15 @@ def _reading_of(parts: Mapping[str, Split], origin: str, columns: tuple[str, ...
     labels = [split.labels for split in parts.values() if split.labels is not None and len(split)]
     if len(labels) < len(parts):
         return Reading({n: Split(split.items) for n, split in parts.items()}, origin, columns=columns)
-    classes = tuple(str(i) for i in range(1 + max(int(part.max()) for part in labels)))
-    return Reading(parts, origin, classes, columns=columns)
+    values = torch.cat(labels).unique().tolist()
+    if len(values) > MAX_CLASSES:
+        raise DataError(f"there are {len(values):,} different labels, at most {MAX_CLASSES:,} are classes")
+    known = torch.tensor(values)
+    numbered = {
+        name: Split(part.items, None if part.labels is None else torch.searchsorted(known, part.labels))
+        for name, part in parts.items()
+    }
+    return Reading(numbered, origin, tuple(map(str, values)), columns=columns)
 
 
 def has_cifar(folder: Path) -> bool:

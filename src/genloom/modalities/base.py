@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from genloom.core.errors import DataError
 from genloom.core.events import Event, Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise, generator
@@ -60,6 +61,14 @@ class Modality(ABC):
         """Return the views, the most faithful first."""
 
     @abstractmethod
+    def check(self, items: Tensor) -> None:
+        """Refuse what are no items of this data.
+
+        Raises:
+            DataError: wrong dtype, shape or range, or missing values.
+        """
+
+    @abstractmethod
     def features(self, items: Tensor) -> Tensor:
         """Return raw numbers in their natural scale, (B, D) floating point."""
 
@@ -79,6 +88,12 @@ class Modality(ABC):
     @abstractmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
         """Rebuild a modality from what ``describe`` returned."""
+
+
+def check_shape(items: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse what is no batch, of one item at least, of this shape."""
+    if tuple(items.shape[1:]) != shape or len(items.shape) <= len(shape) or len(items) == 0:
+        raise DataError(f"items of shape {('n', *shape)} are needed, not {tuple(items.shape)}")
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
+from genloom.core.errors import DataError
 from genloom.core.events import Binary, Leaf, Value, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
-from genloom.modalities.base import Modality, View
+from genloom.modalities.base import Modality, View, check_shape
 from genloom.modalities.drawing import grid, png_bytes
 from genloom.modalities.vectors import write_rows
 
@@ -51,6 +52,11 @@ class Binaries(Modality):
 
     def views(self) -> tuple[View, ...]:
         return (BitView(len(self.columns)),)
+
+    def check(self, items: Tensor) -> None:
+        check_shape(items, (len(self.columns),))
+        if not ((items == 0) | (items == 1)).all():
+            raise DataError("rows of zeros and ones are needed")
 
     def features(self, items: Tensor) -> Tensor:
         """Return the rows themselves, (B, D) float64."""

@@ -17,7 +17,7 @@ from genloom.core.errors import DataError
 from genloom.core.events import Binary, Bounded, Categorical, Leaf, Real, Value, tensor
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise, SampleNoise, key
-from genloom.modalities.base import Modality, View
+from genloom.modalities.base import Modality, View, check_shape
 from genloom.modalities.drawing import grid, png_bytes
 
 Binarise = Literal["none", "dynamic"]
@@ -259,6 +259,11 @@ class Images(Modality):
             UnitView(self.shape, source),
             LogitView(self.shape, source, self.alpha),
         )
+
+    def check(self, items: Tensor) -> None:
+        check_shape(items, self.shape)
+        if items.is_floating_point() or int(items.min()) < 0 or int(items.max()) >= self.levels:
+            raise DataError(f"images are whole numbers from 0 to {self.levels - 1}, as uint8")
 
     def features(self, items: Tensor) -> Tensor:
         """Return the levels as numbers, (B, D) float32."""

@@ -55,6 +55,8 @@ def number_classes(values: Sequence[str] | None, source: str) -> tuple[Tensor | 
     """
     if values is None:
         return None, ()
+    if missing := sum(not value.strip() for value in values):
+        raise DataError(f"{source} lacks {missing:,} labels: fill them or remove the rows")
     names = sorted(set(values), key=_natural)
     if len(names) > MAX_CLASSES:
         raise DataError(f"{source} has {len(names):,} different labels, at most {MAX_CLASSES:,} are classes")

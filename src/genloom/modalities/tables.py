@@ -178,7 +178,7 @@ def _numeric_table(table: Any, path: Path, label: str | None, tags: Sequence[str
     place = _find(label, names, path)
     columns = tuple(name for i, name in enumerate(names) if i != place)
     items = torch.from_numpy(np.stack([_numbers(table[name], name, path) for name in columns], 1))
-    values = None if label is None else [str(value) for value in table[label].to_pylist()]
+    values = None if label is None else _texts(table[label].to_pylist())
     labels, classes = number_classes(values, f"column {label!r}")
     return Reading(part(items, labels, tags), "Parquet", classes, columns=columns, label=label)
 
@@ -218,10 +218,15 @@ def _image_labels(
 ) -> tuple[torch.Tensor | None, tuple[str, ...]]:
     """Number labels by the names declared for them, or by their own values."""
     if values is None or names is None:
-        return number_classes(None if values is None else list(map(str, values)), source)
+        return number_classes(None if values is None else _texts(values), source)
     if any(not isinstance(value, int) or not 0 <= value < len(names) for value in values):
         raise DataError(f"{source} must hold whole numbers 0 to {len(names) - 1}")
     return torch.tensor(values, dtype=torch.int64), tuple(names)
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Return values as text, nothing for a missing one."""
+    return ["" if value is None else str(value) for value in values]
 
 
 def _declared_classes(metadata: Mapping[bytes, bytes] | None) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """Rows of numbers. B batch, D columns. Items are float64 (B, D)."""
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from genloom.core.errors import DataError
 from genloom.core.events import Leaf, Real, Value, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
-from genloom.modalities.base import Modality, View
+from genloom.modalities.base import Modality, View, check_shape
 from genloom.modalities.drawing import scatter
 
 
@@ -66,12 +67,19 @@ class Vectors(Modality):
         """
         mean, sd = train.double().mean(0), train.double().std(0, correction=0)
         for name, centre, spread in zip(columns, mean.tolist(), sd.tolist(), strict=True):
+            if not math.isfinite(spread):
+                raise DataError(f"column {name!r} holds numbers too large to work with: scale it down")
             if spread <= 1e-12 * max(abs(centre), 1e-300):
                 raise DataError(f"column {name!r} is constant ({centre:g}) in the training rows: remove it")
         return cls(columns, mean.tolist(), sd.tolist())
 
     def views(self) -> tuple[View, ...]:
         return (StandardisedView(self.mean, self.sd),)
+
+    def check(self, items: Tensor) -> None:
+        check_shape(items, (len(self.columns),))
+        if not items.isfinite().all():
+            raise DataError("a row has a missing or infinite value: fill it or leave the row out")
 
     def features(self, items: Tensor) -> Tensor:
         """Return the rows themselves, (B, D) float64."""

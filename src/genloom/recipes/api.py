@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import torch
 from pydantic import BaseModel, ValidationError
 from torch import Tensor, nn
 
@@ -15,7 +16,6 @@ from genloom.modalities.datasets import DataOptions
 from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.runs import Run, labels_for, open_run
 from genloom.report.schema import Results
-from genloom.tasks import sampling
 from genloom.train.config import TrainConfig
 
 
@@ -108,9 +108,13 @@ def compare(
     Returns:
         The results, as ``results.json`` in ``out`` has them; ``report.html`` lies beside it.
     """
+    if isinstance(source, str | Path) and (Path(source) / "run.json").exists():
+        source = [source]
     if not isinstance(source, str | Path):
         folder = Path(out or comparing.RUNS_OUT)
         return comparing.compare_runs([Path(f) for f in source], folder, say=_silent)
+    if isinstance(families, str) or seeds < 1:
+        raise ConfigError("families must be a list of names, and seeds at least 1")
     config = comparing.CompareConfig(
         str(source),
         tuple(families),
@@ -162,13 +166,15 @@ class Trained:
         if n < 1:
             raise ConfigError(f"n must be at least 1, not {n}")
         labels = labels_for(self.run, label, n, seed)
-        size = self.run.facts["sample_batch"]
-        return self.run.view.decode(sampling.sample(self.model, n, seed=seed, cond=labels, micro_batch=size))
+        return self.run.sample(self.model, n, seed=seed, cond=labels)
 
     def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
 
         Raises:
+            DataError: the items are not of the data's form: dtype, shape, range or missing values.
             Unsupported: the family has no likelihood.
         """
+        items = torch.as_tensor(items)
+        self.run.modality.check(items)
         return evaluating.score(self.model, self.run, Split(items), seed)

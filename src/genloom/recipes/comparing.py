@@ -22,6 +22,7 @@ from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.evaluating import (
     MAX_ITEMS,
     Measured,
+    check_measurable,
     check_same_data,
     copies_among,
     copying_figure,
@@ -36,7 +37,7 @@ from genloom.recipes.runs import Run, label_event, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
 from genloom.report.schema import Results
-from genloom.tasks import sampling
+from genloom.train import ranks
 from genloom.train.checkpoint import digest, write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.log import read
@@ -44,6 +45,7 @@ from genloom.train.signals import stop_on_signal
 
 DEFAULT_SECONDS = 15.0
 RUNS_OUT = Path("runs/comparison")
+MARK = "comparison.json"
 SHOWN, ACROSS = 36, 6
 PER_CLASS = 8
 Pictures = dict[str, tuple[str, bytes]]
@@ -95,6 +97,7 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
     if not config.families:
         others = [name for name in registry.names() if name not in registry.shown()]
         skipped |= dict.fromkeys(others, "not shown unless named, or with --families all")
+    check_measurable(dataset, config.limit)
     if not chosen:
         reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
         raise DataError(f"none of the families asked for takes {dataset.name} data: {reasons}")
@@ -135,11 +138,10 @@ def compare(
         RunError: ``out`` holds a comparison and ``resume`` is ``never``.
     """
     began = time.perf_counter()
-    if resume == "never" and (out / "runs").exists():
-        raise RunError(f"{out} holds a comparison already: choose another --out, or --resume auto to go on")
+    _check_out(out, resume)
     dataset = open_data(config.source, config.data)
     plan = make_plan(config, dataset)
-    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, plan.families)
     announce(dataset, say)
     features = features_for(dataset)
     export(dataset, out)
@@ -162,6 +164,11 @@ def compare_runs(
         DataError: the runs' data differ, or have changed since.
     """
     began = time.perf_counter()
+    if not folders:
+        raise ConfigError("there are no runs to compare: name their folders")
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise ConfigError("a run is named twice: name each once")
+    _check_out(out, "auto")
     runs = [open_run(folder) for folder in folders]
     for run in runs:
         run.load()
@@ -180,12 +187,35 @@ def compare_runs(
     for run in runs:
         name = run.family if run.family not in named else f"{run.family} ({run.folder})"
         named[name] = [run]
-    out.mkdir(parents=True, exist_ok=True)
+    _claim(out, tuple(named))
     rows, pictures = _rows(named, dataset, features, MAX_ITEMS, say)
     seeds = sorted({int(run.facts["seed"]) for run in runs})
     results = _results(_common_budget(runs), seeds, dataset, {}, rows, command, time.perf_counter() - began)
     _write(out, results, pictures)
     return results
+
+
+def _check_out(out: Path, resume: str) -> None:
+    """Refuse a folder that holds something else, or with ``never`` a comparison.
+
+    Raises:
+        RunError: why it is refused.
+    """
+    if ranks.launched() > 1:
+        raise ConfigError("compare works in one process: start it without torchrun")
+    if (out / MARK).exists():
+        if resume == "never":
+            raise RunError(
+                f"{out} holds a comparison already: choose another --out, or --resume auto to go on"
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} holds something that is no comparison: choose another --out")
+
+
+def _claim(out: Path, names: Sequence[str]) -> None:
+    """Mark a folder as a comparison's."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / MARK, to_json({"genloom": versions()["genloom"], "rows": list(names)}).encode())
 
 
 def _common_budget(runs: Sequence[Run]) -> dict[str, Any]:
@@ -253,9 +283,9 @@ def _fit_one(
         return fit(
             one, out / "runs" / f"{name}-{seed}", dataset=dataset, previews=False, progress=progress, say=say
         )
-    except (Diverged, DataError, Unsupported, torch.linalg.LinAlgError) as error:
+    except (Diverged, DataError, Unsupported, ArithmeticError, RuntimeError, MemoryError) as error:
         say(f"{name}: {error}")
-        return str(error)
+        return str(error) or type(error).__name__
 
 
 def _rows(
@@ -314,7 +344,8 @@ def _kept(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and (path.parent / "pictures").is_dir() else {}
+    whole = isinstance(found, dict) and RANK_BY in found.get("figures", {})
+    return found if whole and (path.parent / "pictures").is_dir() else {}
 
 
 def _evaluated(
@@ -357,10 +388,8 @@ def _draw(run: Run, measured: Measured, dataset: Dataset) -> None:
     drawn = {"samples": dataset.modality.draw(measured.items[:SHOWN], columns=ACROSS)}
     if run.classes and len(run.classes) <= 20:
         labels = torch.arange(len(run.classes)).repeat_interleave(PER_CLASS)
-        value = sampling.sample(
-            run.load(), len(labels), seed=2, cond=labels, micro_batch=run.facts["sample_batch"]
-        )
-        drawn["classes"] = dataset.modality.draw(run.view.decode(value), columns=PER_CLASS)
+        items = run.sample(run.load(), len(labels), seed=2, cond=labels)
+        drawn["classes"] = dataset.modality.draw(items, columns=PER_CLASS)
     for name, (media, data) in drawn.items():
         write_atomically(folder / f"{name}.{'svg' if 'svg' in media else 'png'}", data)
 
@@ -419,8 +448,8 @@ def _of_run(run: Run, measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _flops_per_step(run: Run) -> float | None:
     """Return what the last stage's steps were counted to cost, None where they were not."""
-    *_, last = run.facts.get("stages", {"": {}}).values()
-    return last.get("plan", {}).get("flops_per_step")
+    stages = list(run.facts.get("stages", {}).values())
+    return stages[-1].get("plan", {}).get("flops_per_step") if stages else None
 
 
 def _curve(run: Run) -> tuple[list[dict[str, Any]], str]:

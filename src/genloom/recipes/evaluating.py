@@ -65,6 +65,20 @@ def held_out(dataset: Dataset, limit: int = MAX_ITEMS) -> Split:
     return split
 
 
+def check_measurable(dataset: Dataset, limit: int = MAX_ITEMS) -> None:
+    """Refuse data of which nothing could be measured after training.
+
+    Raises:
+        DataError: a split has too few items.
+    """
+    held_out(dataset, limit)
+    if len(dataset.train) <= LEAST_ITEMS:
+        raise DataError(
+            f"{dataset.name} has {len(dataset.train)} training items: more than {LEAST_ITEMS} are needed to "
+            "tell copies from new items"
+        )
+
+
 def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
     """Return items as the data's first view shows them: binarised, if the data are."""
     view = dataset.modality.views()[0]
@@ -107,9 +121,8 @@ def evaluate(
     model, test = run.load(), held_out(dataset, limit)
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
     began = time.perf_counter()
-    drawn = sampling.sample(model, len(test), seed=1, cond=labels, micro_batch=run.facts["sample_batch"])
+    items = run.sample(model, len(test), seed=1, cond=labels)
     seconds = (time.perf_counter() - began) / len(test) * 1000
-    items = run.view.decode(drawn)
     figures = sample_figures(items, dataset, features, test)
     if isinstance(model, Likelihood):
         figures |= likelihood(model, run, dataset, scored)

@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from genloom.core import registry
 from genloom.core.card import Card, Family
-from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, complaint, nearest
+from genloom.core.errors import (
+    ConfigError,
+    DataError,
+    Diverged,
+    GenloomError,
+    Interrupted,
+    RunError,
+    complaint,
+    nearest,
+)
 from genloom.core.events import Event, describe
 from genloom.modalities.base import Dataset, Split, View
 from genloom.modalities.datasets import DataOptions, located, open_data
@@ -20,7 +29,7 @@ from genloom.recipes.stages import Job, train
 from genloom.report.card import model_card
 from genloom.tasks import sampling
 from genloom.train import ranks
-from genloom.train.checkpoint import write_atomically
+from genloom.train.checkpoint import digest, write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.signals import stop_on_signal
 from genloom.train.state import Tensors
@@ -82,11 +91,16 @@ def fit(
         if opened:
             announce(dataset, say)
         if run.facts["state"] == "finished":
-            say(f"{out} is finished already; nothing to do")
-            return run
+            if damage := _damage(run):
+                say(f"{damage}: made again from the last checkpoint")
+            else:
+                say(f"{out} is finished already; nothing to do")
+                return run
+        job = Job(run, dataset, stop, previews, progress, say)
         run.update(state="running", why="")
         try:
-            _finish(run, family.card, train(Job(run, dataset, stop, previews, progress, say)))
+            with run.locked():
+                _finish(run, family.card, train(job))
         except (Interrupted, KeyboardInterrupt):
             run.update(state="interrupted")
             raise
@@ -94,6 +108,15 @@ def fit(
             run.update(state="failed", why=str(error))
             raise
     return run
+
+
+def _damage(run: Run) -> str:
+    """Say what is wrong with a finished run's weights; nothing if they are whole."""
+    try:
+        run.load()
+    except RunError as error:
+        return str(error)
+    return ""
 
 
 def announce(dataset: Dataset, say: Callable[[str], None]) -> None:
@@ -155,9 +178,15 @@ def condition_classes(card: Card, dataset: Dataset, choice: str) -> tuple[str, .
 
 
 def _open(prepare: Callable[[], Run], out: Path) -> Run:
-    """Prepare the run on rank 0; the other ranks read what it wrote."""
-    run = prepare() if ranks.rank() == 0 else None
-    ranks.barrier()
+    """Prepare the run on rank 0; the other ranks read what it wrote, or stop where it did."""
+    run, failure = None, None
+    if ranks.rank() == 0:
+        try:
+            run = prepare()
+        except GenloomError as error:
+            failure = error
+    if ranks.any_rank(failure is not None):
+        raise failure or RunError("the first process could not begin, and says why")
     return run or open_run(out)
 
 
@@ -194,6 +223,7 @@ def _prepare(
         "why": "",
         **identity,
         "modality": dataset.modality.describe(),
+        "notes": list(dataset.notes),
         "label_counts": _label_counts(dataset.train, len(dataset.classes)),
         "sample_batch": sampling.MICRO_BATCH,
         "versions": versions(),
@@ -208,12 +238,21 @@ def _same(run: Run, identity: Mapping[str, Any], resume: str) -> Run:
     if resume == "never":
         raise RunError(f"{run.folder} holds a run already: choose another --out, or --resume auto to go on")
     for name, value in identity.items():
-        if run.facts.get(name) != value:
+        held = run.facts.get(name)
+        if held != value:
             raise RunError(
-                f"{run.folder} holds a run with another {name} ({_short(run.facts.get(name))}, "
-                f"not {_short(value)}): choose another --out"
+                f"{run.folder} holds a run with another {name} ({_difference(held, value)}): "
+                "choose another --out"
             )
     return run
+
+
+def _difference(held: Any, asked: Any) -> str:
+    """Return what differs, of mappings only the entries that do."""
+    if not (isinstance(held, dict) and isinstance(asked, dict)):
+        return f"{_short(held)}, not {_short(asked)}"
+    names = [name for name in {**held, **asked} if held.get(name) != asked.get(name)]
+    return "; ".join(f"{name} {_short(held.get(name))}, not {_short(asked.get(name))}" for name in names)
 
 
 def _short(value: Any) -> str:
@@ -235,6 +274,7 @@ def _finish(run: Run, card: Card, weights: Tensors) -> None:
         train_seconds=sum(s["seconds"] for s in stages),
         best=stages[-1].get("best", {}),
         parameters=sum(w.numel() for w in weights.values()),
+        weights_sha256=digest(run.folder / "model.safetensors") if ranks.rank() == 0 else "",
     )
     if ranks.rank() == 0:
         write_atomically(run.folder / "CARD.md", model_card(card_facts(card), run.facts).encode())

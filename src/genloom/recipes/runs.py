@@ -2,14 +2,15 @@
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
+from pydantic import BaseModel, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -21,29 +22,44 @@ from genloom.core.events import Categorical, Event, Leaf
 from genloom.core.randomness import key
 from genloom.core.serial import to_json
 from genloom.modalities.base import Modality, View
-from genloom.modalities.datasets import from_json
+from genloom.modalities.datasets import DataOptions, from_json
 from genloom.tasks import sampling
 from genloom.train import ranks
-from genloom.train.checkpoint import write_atomically
+from genloom.train.checkpoint import digest, write_atomically
+from genloom.train.config import TrainConfig
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where runs are not locked
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
 
-NEEDED = frozenset(
-    (
-        "state",
-        "family",
-        "config",
-        "train",
-        "view",
-        "conditional_on",
-        "seed",
-        "data",
-        "modality",
-        "label_counts",
-        "sample_batch",
-    )
-)
-"""What every ``run.json`` says."""
+
+class DataFacts(BaseModel):
+    """What ``run.json`` says of the data."""
+
+    source: str
+    options: DataOptions
+    name: str
+    fingerprint: str
+
+
+class RunFacts(BaseModel):
+    """What every ``run.json`` says; it may say more."""
+
+    state: Literal["running", "interrupted", "failed", "finished"]
+    family: str
+    config: dict[str, Any]
+    train: TrainConfig
+    view: str
+    conditional_on: list[str]
+    seed: int
+    data: DataFacts
+    modality: dict[str, Any]
+    label_counts: list[int]
+    sample_batch: PositiveInt
+    stages: dict[str, dict[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -133,6 +149,28 @@ class Run:
             )
         return path
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for the block, so that no other process trains in its folder.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        if ranks.rank() != 0 or fcntl is None:
+            yield
+            return
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(f"another process trains in {self.folder}: wait for it") from error
+            yield
+
+    def sample(self, model: nn.Module, n: int, *, seed: int, cond: Tensor | None) -> Tensor:
+        """Draw n items of the data's own form; item i of a seed is the same whatever n."""
+        size = self.facts["sample_batch"]
+        return self.view.decode(sampling.sample(model, n, seed=seed, cond=cond, micro_batch=size))
+
     def keep(self, weights: Mapping[str, Tensor]) -> None:
         """Write ``model.safetensors``, on rank 0."""
         if ranks.rank() == 0:
@@ -146,6 +184,9 @@ class Run:
             RunError: the weights are missing or do not fit.
         """
         path, model = self.weights, self.build()
+        expected = self.facts.get("weights_sha256")
+        if expected and digest(path) != expected:
+            raise RunError(f"{path} does not match the hash in its run.json")
         try:
             model.load_state_dict(load_file(path))
         except (RuntimeError, SafetensorError, OSError) as error:
@@ -167,16 +208,20 @@ def open_run(folder: str | Path) -> Run:
         beside = [str(p.parent) for p in folder.parent.glob("*/run.json")] if folder.parent.is_dir() else []
         raise RunError(f"{folder} is not a run directory (no run.json){nearest(str(folder), beside)}")
     try:
-        facts = dict(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        facts = json.loads(path.read_text())
+    except ValueError as error:
         raise RunError(f"{path} is not valid JSON ({error}): restore it or fit again") from error
+    if not isinstance(facts, dict):
+        raise RunError(f"{path} is not a JSON object: restore it or fit again")
     if facts.get("format") != FORMAT:
         raise RunError(
             f"{folder} was written in run format {facts.get('format')!r}, this genloom reads {FORMAT}: "
             "use the genloom that wrote it, or fit again"
         )
-    if missing := sorted(NEEDED - set(facts)):
-        raise RunError(f"{path} does not say {', '.join(missing)}: restore it or fit again")
+    try:
+        RunFacts.model_validate(facts)
+    except ValidationError as error:
+        raise RunError(f"{path}: {complaint(error.errors())}: restore it or fit again") from error
     return Run(folder, facts)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core.capabilities import ClosedForm, Likelihood, need
+from genloom.core.errors import ConfigError
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Dataset
@@ -65,12 +66,27 @@ def train(job: Job) -> Tensors:
     """
     model = job.run.build()
     if job.config.compile:
-        for child in model.children():
-            child.compile()
+        compile_parts(model)
     for stage in job.run.config.stages(model):
         closed = stage.objective is None
         model.load_state_dict(_fit_closed_form(job, model, stage) if closed else _run(job, model, stage))
     return {name: weight.detach() for name, weight in model.state_dict().items()}
+
+
+def compile_parts(model: nn.Module) -> None:
+    """Compile what the model calls: its children, and those of containers, which are not called themselves.
+
+    Raises:
+        ConfigError: it has none, as its parameters are its own.
+    """
+    if not any(True for _ in model.children()):
+        raise ConfigError("this family has no networks to compile: leave --compile out")
+    for child in model.children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            if len(child):
+                compile_parts(child)
+        else:
+            child.compile()
 
 
 def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
@@ -158,13 +174,10 @@ def _no_preview(model: nn.Module, step: int | None) -> None:
 def _previewer(run: Run, stage: str) -> Callable[[nn.Module, int | None], None]:
     """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
     labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
-    size = run.facts["sample_batch"]
 
     def preview(model: nn.Module, step: int | None) -> None:
         if ranks.rank() == 0:
-            items = run.view.decode(
-                sampling.sample(model, PREVIEW_ITEMS, seed=0, cond=labels, micro_batch=size)
-            )
+            items = run.sample(model, PREVIEW_ITEMS, seed=0, cond=labels)
             if step is not None:
                 _keep_picture(run.folder / "samples", f"{stage}-{step:08d}", *run.modality.draw(items))
 

@@ -18,7 +18,7 @@ def seconds(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0, le=366 * 86400)]
 
 
 class TrainConfig(BaseModel):

@@ -44,14 +44,16 @@ class MetricLog:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the logged lines of a run, oldest first; a line cut off by a crash is left out."""
+    """Return the logged lines of a run, oldest first, without what a crash cut off or others wrote."""
     path = folder / "metrics.jsonl"
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             continue
+        if isinstance(record, dict) and {"stage", "step"} <= set(record):
+            records.append(record)
     return records
 
 

@@ -20,10 +20,20 @@ def world() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def launched() -> int:
+    """Return how many processes ``torchrun`` started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def speaks() -> bool:
+    """Tell whether this process is the one that prints, before a group is joined and after it is left too."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def process_group() -> Iterator[None]:
     """Join the group that ``torchrun`` describes in the environment, if any, and leave it at the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+    if launched() < 2 or dist.is_initialized():
         yield
         return
     dist.init_process_group("gloo")
