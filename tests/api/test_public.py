@@ -186,3 +186,12 @@ def test_comparisons_of_nothing(tmp_path: Path) -> None:
         genloom.compare("iris", families="baseline.gmm", out=tmp_path / "out")
     with pytest.raises(GenloomError, match="seeds at least 1"):
         genloom.compare("iris", seeds=0, out=tmp_path / "out")
+
+
+def test_samples_become_files(tmp_path: Path) -> None:
+    trained = fit(tmp_path / "run")
+    files = trained.write(4, tmp_path / "out", label="each")
+    assert [file.parent.name for file in files] == ["0", "1", "2", "3"]
+    assert (tmp_path / "out" / "all.png").exists()
+    again = [file.read_bytes() for file in files]
+    assert [file.read_bytes() for file in trained.write(4, tmp_path / "out", label="each")] == again

@@ -37,11 +37,11 @@ def test_rows_of_bits_stay_as_they_are(survey: Dataset) -> None:
 
 
 def test_bits_are_written_and_read_back(survey: Dataset, tmp_path: Path) -> None:
-    labels = torch.zeros(30, dtype=torch.int64)
+    labels = ["yes"] * 30
     (path,) = survey.modality.write(survey.test.items, labels, tmp_path / "out")
     lines = path.read_text().splitlines()
     assert lines[0] == "column 1,column 2,column 3,column 4,label"
-    assert lines[1] == ",".join(str(int(bit)) for bit in survey.test.items[0]) + ",0"
+    assert lines[1] == ",".join(str(int(bit)) for bit in survey.test.items[0]) + ",yes"
     assert from_json(survey.modality.describe()).describe() == survey.modality.describe()
 
 

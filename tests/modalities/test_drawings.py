@@ -50,16 +50,23 @@ def test_reference_images_stand_below() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_files_written_are_read_back_exactly(channels: int, tmp_path: Path) -> None:
     images, labels = items(12, channels), torch.arange(12) // 4
-    paths = Images((channels, 4, 6)).write(images, labels, tmp_path / "out")
+    names = [("ant", "bee 2", "c+")[i] for i in labels.tolist()]
+    paths = Images((channels, 4, 6)).write(images, names, tmp_path / "out")
     assert [path.relative_to(tmp_path / "out").as_posix() for path in paths][3:5] == [
-        "0/000003.png",
-        "1/000004.png",
+        "ant/000003.png",
+        "bee 2/000004.png",
     ]
     found = read_path(tmp_path / "out", None, None)
     assert torch.equal(found.parts["all"].items, images)
     assert found.parts["all"].labels is not None
     assert torch.equal(found.parts["all"].labels, labels)
-    assert found.classes == ("0", "1", "2")
+    assert found.classes == ("ant", "bee 2", "c+")
+
+
+def test_class_names_are_no_paths(tmp_path: Path) -> None:
+    paths = Images((1, 4, 6)).write(items(3), ["../up", "..", "a/b"], tmp_path / "out")
+    assert [path.parent.name for path in paths] == [".._up", "class ..", "a_b"]
+    assert all(path.parent.parent == tmp_path / "out" for path in paths)
 
 
 def test_without_labels_files_lie_side_by_side(tmp_path: Path) -> None:

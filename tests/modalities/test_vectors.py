@@ -70,7 +70,8 @@ def test_units_and_features(rows: torch.Tensor) -> None:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_rows_written_are_read_back_exactly(rows: torch.Tensor, tmp_path: Path, labelled: bool) -> None:
     labels = torch.arange(50) % 3 if labelled else None
-    (path,) = Vectors.fit(rows, ("a", "b, b", "c")).write(rows, labels, tmp_path / "new" / "folder")
+    names = None if labels is None else [str(i) for i in labels.tolist()]
+    (path,) = Vectors.fit(rows, ("a", "b, b", "c")).write(rows, names, tmp_path / "new" / "folder")
     reading = read_text([path], "label" if labelled else None)
     assert reading.columns == ("a", "b, b", "c")
     assert torch.equal(reading.parts["all"].items, rows)

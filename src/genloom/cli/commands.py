@@ -20,10 +20,11 @@ from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import comparing, fitting
+from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
 from genloom.recipes.reproducing import named, reproduce
-from genloom.recipes.runs import labels_for, open_run, versions
+from genloom.recipes.runs import open_run, versions
 from genloom.recipes.targets import RECIPES
 from genloom.report.terminal import leaderboard, remarks
 from genloom.train import ranks
@@ -178,24 +179,13 @@ def sample_command(
     Args:
         run: a run directory.
     """
-    count = at_least(1, n, "-n")
     opened = open_run(run)
-    labels = labels_for(opened, label, count, seed)
-    model = opened.load()
-    items = opened.sample(model, count, seed=seed, cond=labels)
-    named = "" if label is None else f"-{label}"
-    folder = out or run / "samples" / f"seed-{seed}-n-{count}{named}".replace("/", "-")
-    if folder.exists() and not (folder / "samples.json").exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds something else: choose another --out")
-    files = opened.modality.write(items, labels, folder)
-    media, picture = opened.modality.draw(items)
-    path = folder / f"all.{'svg' if 'svg' in media else 'png'}"
-    write_atomically(path, picture)
-    drawn = {"run": str(run), "family": opened.family, "n": count, "seed": seed, "label": label}
-    write_atomically(folder / "samples.json", to_json(drawn).encode())
+    drawn = write_samples(opened, n, seed=seed, label=label, out=out)
     if json:
-        return emit({"n": count, "seed": seed, "picture": str(path), "files": [str(f) for f in files]})
-    print(f"{path}: {count} samples of {opened.family}, seed {seed}")
+        files = [str(file) for file in drawn.files]
+        return emit({"n": n, "seed": seed, "picture": str(drawn.picture), "files": files})
+    print(f"{drawn.picture}: {n} samples of {opened.family}, seed {seed}")
+    return None
 
 
 def evaluate_command(

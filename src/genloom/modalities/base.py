@@ -1,7 +1,7 @@
 """What every modality offers: views that turn items into what a model sees, and files and pictures."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -73,8 +73,8 @@ class Modality(ABC):
         """Return raw numbers in their natural scale, (B, D) floating point."""
 
     @abstractmethod
-    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
-        """Write items to files in ``folder``, which is made if missing, and return their paths."""
+    def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
+        """Write items, each of a class if there are any, to files in ``folder``; return their paths."""
 
     @abstractmethod
     def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:

@@ -62,9 +62,9 @@ class Binaries(Modality):
         """Return the rows themselves, (B, D) float64."""
         return items.double()
 
-    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
-        """Write ``items.csv``; labels are the last column."""
-        return [write_rows(items.long(), labels, self.columns, folder)]
+    def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
+        """Write ``items.csv``; classes are the last column."""
+        return [write_rows(items.long(), classes, self.columns, folder)]
 
     def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:  # noqa: ARG002
         """Return a PNG with a line for each row, ones black, beside the reference's."""

@@ -4,7 +4,8 @@ B batch, C channels, H height, W width, D = C H W, k levels. Items are uint8 (B,
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -189,6 +190,12 @@ class LogitView(View):
         return self._source.restore(quantise(unit, self._source.count))
 
 
+def _folder_name(name: str) -> str:
+    """Return a class's name without what means something in a path."""
+    plain = re.sub(r"[^\w .+-]", "_", name).strip()
+    return plain if plain.strip(".") else f"class {plain}"
+
+
 def dequantise(levels: Tensor, count: int, noise: Noise) -> Tensor:
     """Return (v + u) / k with uniform u, float32 strictly inside (0, 1).
 
@@ -269,11 +276,11 @@ class Images(Modality):
         """Return the levels as numbers, (B, D) float32."""
         return items.flatten(1).float()
 
-    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
-        """Write one PNG an item, stretched to 0..255, in a sub-folder for each label if there are labels."""
+    def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
+        """Write one PNG an item, stretched to 0..255, in a sub-folder for each class if there are classes."""
         paths = []
         for number, pixels in enumerate(self._grey(items)):
-            home = folder if labels is None else folder / str(int(labels[number]))
+            home = folder if classes is None else folder / _folder_name(classes[number])
             home.mkdir(parents=True, exist_ok=True)
             paths.append(home / f"{number:06d}.png")
             paths[-1].write_bytes(png_bytes(pixels.numpy()))

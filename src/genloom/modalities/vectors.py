@@ -85,9 +85,9 @@ class Vectors(Modality):
         """Return the rows themselves, (B, D) float64."""
         return items.double()
 
-    def write(self, items: Tensor, labels: Tensor | None, folder: Path) -> list[Path]:
-        """Write ``items.csv``, digits enough to read the same numbers back; labels are the last column."""
-        return [write_rows(items, labels, self.columns, folder)]
+    def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
+        """Write ``items.csv``, digits enough to read the same numbers back; classes are the last column."""
+        return [write_rows(items, classes, self.columns, folder)]
 
     def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:  # noqa: ARG002
         """Return an SVG scatter in the plane that ``_plane`` chooses from the reference, or the items."""
@@ -121,18 +121,18 @@ class Vectors(Modality):
         return cls(description["columns"], description["mean"], description["sd"])
 
 
-def write_rows(items: Tensor, labels: Tensor | None, columns: Sequence[str], folder: Path) -> Path:
-    """Write rows (n, D) under the names of their columns as ``items.csv``; labels are the last column."""
+def write_rows(items: Tensor, classes: Sequence[str] | None, columns: Sequence[str], folder: Path) -> Path:
+    """Write rows (n, D) under the names of their columns as ``items.csv``; classes are the last column."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "items.csv"
     rows = (
         items.tolist()
-        if labels is None
-        else [[*row, label] for row, label in zip(items.tolist(), labels.tolist(), strict=True)]
+        if classes is None
+        else [[*row, name] for row, name in zip(items.tolist(), classes, strict=True)]
     )
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns if labels is None else [*columns, "label"])
+        writer.writerow(columns if classes is None else [*columns, "label"])
         writer.writerows(rows)
     return path
 

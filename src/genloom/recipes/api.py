@@ -14,6 +14,7 @@ from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
 from genloom.recipes import comparing, evaluating, fitting
+from genloom.recipes.drawing import write_samples
 from genloom.recipes.runs import Run, labels_for, open_run
 from genloom.report.schema import Results
 from genloom.train.config import TrainConfig
@@ -167,6 +168,14 @@ class Trained:
             raise ConfigError(f"n must be at least 1, not {n}")
         labels = labels_for(self.run, label, n, seed)
         return self.run.sample(self.model, n, seed=seed, cond=labels)
+
+    def write(self, n: int, out: str | Path, *, seed: int = 0, label: str | int | None = None) -> list[Path]:
+        """Draw n items, write them to files below ``out`` with one picture of all, and return the files.
+
+        Raises:
+            ConfigError: n is not positive, there is no such class, or ``out`` holds something else.
+        """
+        return write_samples(self.run, n, seed=seed, label=label, out=Path(out)).files
 
     def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.

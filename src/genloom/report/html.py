@@ -25,7 +25,7 @@ from genloom.report.schema import (
     value_of,
 )
 from genloom.report.tables import costs, leaderboard, likelihoods, methods, plain
-from genloom.report.words import coverage, floor_sentence, listed, plural, setting, ties
+from genloom.report.words import coverage, floor_sentence, listed, plural, setting, skipped, ties
 
 _MEDIA = ("image/png", "image/svg+xml")
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -154,8 +154,11 @@ def _png_size(data: bytes) -> tuple[int, int] | None:
 
 def _leaderboard(results: Results) -> _Section:
     column = column_of(results, results["rank_by"])
-    skipped = results.get("skipped", [])
-    items = (el("li", el("code", one["name"]), " ", one["reason"]) for one in skipped)
+    reasons = skipped(results)
+    items = (
+        el("li", *(join(el("code", name), " ") for name in names), reason)
+        for reason, names in reasons.items()
+    )
     return _section(
         "leaderboard",
         "Leaderboard",
@@ -170,7 +173,7 @@ def _leaderboard(results: Results) -> _Section:
             coverage(results),
             class_="key",
         ),
-        join(el("h3", "Skipped"), el("ul", *items, class_="skipped")) if skipped else None,
+        join(el("h3", "Skipped"), el("ul", *items, class_="skipped")) if reasons else None,
         _remarks(results),
     )
 

@@ -136,5 +136,15 @@ def summary(results: Results) -> list[str]:
     """Return the recipe's remarks, then ties, unranked models, skipped families and what intervals cover."""
     lines = [*results.get("remarks", []), ties(results)]
     lines += [f"{row['title']} is not ranked: {reason(row, results)}" for row in unranked(results)]
-    lines += [f"{skipped['name']} was skipped: {skipped['reason']}" for skipped in results.get("skipped", [])]
+    for reason_of_skipping, names in skipped(results).items():
+        verb = "was" if len(names) == 1 else "were"
+        lines.append(f"{listed(names)} {verb} skipped: {reason_of_skipping}")
     return [line for line in [*lines, coverage(results)] if line]
+
+
+def skipped(results: Results) -> dict[str, list[str]]:
+    """Return the families that took no part, by the reason."""
+    found: dict[str, list[str]] = {}
+    for one in results.get("skipped", []):
+        found.setdefault(one["reason"], []).append(one["name"])
+    return found
