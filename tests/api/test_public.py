@@ -182,10 +182,21 @@ def test_rows_with_missing_values_are_refused(tmp_path: Path) -> None:
 def test_comparisons_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(GenloomError, match="no runs to compare"):
         genloom.compare([], out=tmp_path / "out")
-    with pytest.raises(GenloomError, match="a list of names"):
+    with pytest.raises(GenloomError, match="families: 'str' instances are not allowed"):
         genloom.compare("iris", families="baseline.gmm", out=tmp_path / "out")
-    with pytest.raises(GenloomError, match="seeds at least 1"):
+    with pytest.raises(GenloomError, match="seeds must be at least 1, not 0"):
         genloom.compare("iris", seeds=0, out=tmp_path / "out")
+
+
+def test_wrong_types_are_one_line(tmp_path: Path) -> None:
+    for words in ({"seed": 1.5}, {"conditional": "maybe"}, {"model": [1]}, {"train": 5}):
+        with pytest.raises(GenloomError, match=next(iter(words))):
+            genloom.fit("baseline.gmm", "iris", out=tmp_path / "run", **words)  # type: ignore[arg-type]
+    trained = genloom.fit("baseline.independent", "iris", out=tmp_path / "run")
+    with pytest.raises(GenloomError, match="n must be a valid integer"):
+        trained.sample(2.5)  # type: ignore[arg-type]
+    with pytest.raises(GenloomError, match="limit must be at least 20, not 3"):
+        genloom.evaluate(tmp_path / "run", limit=3)
 
 
 def test_samples_become_files(tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def fit_command(
     best = run.facts.get("best", {}).get("value")
     given = " given its class" if run.classes else ""
     figure = "" if best is None else f", {float(best):.2f} nats an item{given} on validation"
-    print(f"{out / 'model.safetensors'}: {run.facts['steps']:,} steps{figure}")
+    closed = not any("plan" in stage for stage in run.facts["stages"].values())
+    how = "fitted in closed form" if closed else f"{run.facts['steps']:,} steps{figure}"
+    print(f"{out / 'model.safetensors'}: {how}")
 
 
 def sample_command(

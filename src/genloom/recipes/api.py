@@ -1,11 +1,13 @@
 """The four verbs in Python: ``compare``, ``fit``, ``load`` and ``evaluate``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, validate_call
 from torch import Tensor, nn
 
 from genloom.core.errors import ConfigError, complaint
@@ -19,7 +21,76 @@ from genloom.recipes.runs import Run, labels_for, open_run
 from genloom.report.schema import Results
 from genloom.train.config import TrainConfig
 
+P = ParamSpec("P")
+R = TypeVar("R")
+Positive = Annotated[int, Field(ge=1)]
 
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Refuse arguments of the wrong type or range with one ``ConfigError``."""
+    validated, names = validate_call(function), list(signature(function).parameters)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return validated(*args, **kwargs)
+        except ValidationError as error:
+            details = error.errors()[0]
+            place, *rest = details["loc"]
+            name = names[place] if isinstance(place, int) else place
+            raise ConfigError(complaint([{**details, "loc": (name, *rest)}])) from error
+
+    return call
+
+
+class Trained:
+    """A trained model with the data's codec around it: items in, items out."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.model: nn.Module = run.load()
+
+    @checked
+    def sample(self, n: Positive, *, seed: int = 0, label: str | int | None = None) -> Tensor:
+        """Draw n items; item i of a seed is the same whatever n.
+
+        Args:
+            label: a class by name or number, or ``each`` in turn, for a conditional model; drawn as in the
+                training data if absent.
+
+        Returns:
+            Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
+
+        Raises:
+            ConfigError: n is not positive, or there is no such class.
+        """
+        labels = labels_for(self.run, label, n, seed)
+        return self.run.sample(self.model, n, seed=seed, cond=labels)
+
+    @checked
+    def write(
+        self, n: Positive, out: str | Path, *, seed: int = 0, label: str | int | None = None
+    ) -> list[Path]:
+        """Draw n items, write them to files below ``out`` with one picture of all, and return the files.
+
+        Raises:
+            ConfigError: n is not positive, there is no such class, or ``out`` holds something else.
+        """
+        return write_samples(self.run, n, seed=seed, label=label, out=Path(out)).files
+
+    def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
+        """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
+
+        Raises:
+            DataError: the items are not of the data's form: dtype, shape, range or missing values.
+            Unsupported: the family has no likelihood.
+        """
+        items = torch.as_tensor(items)
+        self.run.modality.check(items)
+        return evaluating.score(self.model, self.run, Split(items), seed)
+
+
+@checked
 def fit(
     family: str,
     source: str | Path,
@@ -33,7 +104,7 @@ def fit(
     seed: int = 0,
     resume: Literal["auto", "never"] = "auto",
     progress: bool = False,
-) -> "Trained":
+) -> Trained:
     """Train a family on a data set and return the trained model.
 
     Args:
@@ -64,7 +135,8 @@ def fit(
     return Trained(fitting.fit(config, folder, resume=resume, progress=progress))
 
 
-def load(folder: str | Path) -> "Trained":
+@checked
+def load(folder: str | Path) -> Trained:
     """Return the trained model of a run directory.
 
     Raises:
@@ -73,7 +145,10 @@ def load(folder: str | Path) -> "Trained":
     return Trained(open_run(folder))
 
 
-def evaluate(folder: str | Path, *, limit: int = evaluating.MAX_ITEMS) -> dict[str, Figure]:
+@checked
+def evaluate(
+    folder: str | Path, *, limit: Annotated[int, Field(ge=evaluating.LEAST_ITEMS)] = evaluating.MAX_ITEMS
+) -> dict[str, Figure]:
     """Measure a trained run on its held-out data; every figure carries its interval and fingerprint.
 
     Args:
@@ -85,6 +160,7 @@ def evaluate(folder: str | Path, *, limit: int = evaluating.MAX_ITEMS) -> dict[s
     return evaluating.evaluate_run(open_run(folder), limit=limit).figures
 
 
+@checked
 def compare(
     source: str | Path | Sequence[str | Path],
     *,
@@ -94,7 +170,7 @@ def compare(
     train: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
     conditional: Literal["auto", "yes", "no"] = "auto",
-    seeds: int = 1,
+    seeds: Positive = 1,
     seed: int = 0,
     progress: bool = False,
 ) -> Results:
@@ -114,8 +190,6 @@ def compare(
     if not isinstance(source, str | Path):
         folder = Path(out or comparing.RUNS_OUT)
         return comparing.compare_runs([Path(f) for f in source], folder, say=_silent)
-    if isinstance(families, str) or seeds < 1:
-        raise ConfigError("families must be a list of names, and seeds at least 1")
     config = comparing.CompareConfig(
         str(source),
         tuple(families),
@@ -142,48 +216,3 @@ def _settings(kind: type[M], given: Mapping[str, Any] | None) -> M:
         return kind(**(given or {}))
     except ValidationError as error:
         raise ConfigError(complaint(error.errors())) from error
-
-
-class Trained:
-    """A trained model with the data's codec around it: items in, items out."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.model: nn.Module = run.load()
-
-    def sample(self, n: int, *, seed: int = 0, label: str | int | None = None) -> Tensor:
-        """Draw n items; item i of a seed is the same whatever n.
-
-        Args:
-            label: a class by name or number, or ``each`` in turn, for a conditional model; drawn as in the
-                training data if absent.
-
-        Returns:
-            Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
-
-        Raises:
-            ConfigError: n is not positive, or there is no such class.
-        """
-        if n < 1:
-            raise ConfigError(f"n must be at least 1, not {n}")
-        labels = labels_for(self.run, label, n, seed)
-        return self.run.sample(self.model, n, seed=seed, cond=labels)
-
-    def write(self, n: int, out: str | Path, *, seed: int = 0, label: str | int | None = None) -> list[Path]:
-        """Draw n items, write them to files below ``out`` with one picture of all, and return the files.
-
-        Raises:
-            ConfigError: n is not positive, there is no such class, or ``out`` holds something else.
-        """
-        return write_samples(self.run, n, seed=seed, label=label, out=Path(out)).files
-
-    def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
-        """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
-
-        Raises:
-            DataError: the items are not of the data's form: dtype, shape, range or missing values.
-            Unsupported: the family has no likelihood.
-        """
-        items = torch.as_tensor(items)
-        self.run.modality.check(items)
-        return evaluating.score(self.model, self.run, Split(items), seed)
