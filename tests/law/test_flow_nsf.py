@@ -10,6 +10,7 @@ from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise
 from genloom.families.flow_nsf import CARD, Autoregressive, Config
 from genloom.math.splines import rational_quadratic_inverse
+from genloom.nn.conditions import context_columns
 from genloom.nn.flows import VectorFlow
 from genloom.nn.masked import Made
 
@@ -77,16 +78,17 @@ def test_density_integrates_to_one(form) -> None:
 @pytest.mark.parametrize("dim", [1, 2, 5, 40])
 def test_incremental_inverse_equals_the_passes(dim: int, classes: int) -> None:
     """More inputs than hidden units (40 > 18) leaves some inputs without units of their own."""
-    layer = random_model((dim,), classes=classes).layers[0]
+    model = random_model((dim,), classes=classes)
+    layer = model.layers[0]
     assert isinstance(layer, Autoregressive)
     y = torch.randn(dim, 6, dtype=torch.float64)
-    label = labels(classes, 6)
-    context = None if layer.label is None else layer.label(label).t()
+    features = None if model.condition is None else model.condition(labels(classes, 6), 6, y.dtype).t()
+    context = context_columns(layer.context, features)
     x = torch.zeros_like(y)
     with torch.no_grad():
         for _ in range(dim):
             x = rational_quadratic_inverse(y, layer.made(x, context), layer.bound)
-        assert (layer.inverse(y, label) - x).abs().max() < 1e-12
+        assert (layer.inverse(y, features) - x).abs().max() < 1e-12
 
 
 def test_outputs_see_earlier_inputs_only() -> None:

@@ -58,7 +58,7 @@ class Card:
         title: what people call it.
         summary: one sentence.
         events: tests of an event, in order of preference: the first that any view of the data passes wins.
-        conditions: the conditions it can take: none, or class labels.
+        conditions: what it can be conditional on: nothing, class labels, or labels and rows of numbers alike.
         likelihood: the kind of its log-likelihood of the event, None if it has none.
         references: the papers it follows.
         good_at, bad_at: plain sentences.
@@ -74,7 +74,7 @@ class Card:
     good_at: tuple[str, ...]
     bad_at: tuple[str, ...]
     likelihood: Bound | None = None
-    conditions: Literal["none", "class"] = "none"
+    conditions: Literal["none", "class", "any"] = "none"
     couples_samples: bool = False
     autocast: bool = False
 

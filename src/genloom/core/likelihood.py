@@ -33,8 +33,10 @@ class LogProb:
 
 
 def given(cond: object | None) -> str:
-    """Return what ``LogProb.given`` says of a model's condition: "class", or "" for none."""
-    return "" if cond is None else "class"
+    """Return what ``LogProb.given`` says of a model's condition: "class", "columns", or "" for none."""
+    if cond is None:
+        return ""
+    return "columns" if isinstance(cond, Tensor) and cond.is_floating_point() else "class"
 
 
 def weaken(kind: Bound, by: Bound) -> Bound:

@@ -13,17 +13,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.card import Card, Reference, class_count, real
+from genloom.core.card import Card, Reference, real
 from genloom.core.errors import DataError
 from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
+from genloom.nn.conditions import Condition, condition_for, context_columns, context_map
 from genloom.nn.flows import (
     FlowLayer,
     Mixing,
     VectorFlow,
-    columns,
-    label_table,
     make_mixer,
     maximum_likelihood,
 )
@@ -52,16 +51,16 @@ class Config(card.Config):
     def build(self, event: Event, cond: Event | None) -> VectorFlow:
         if not real(event):
             raise DataError(f"flow.maf needs real numbers of fixed shape, not {describe(event)}")
-        shape, classes = flat_leaf(event).extents, class_count(cond)
+        shape, condition = flat_leaf(event).extents, condition_for(cond)
         dim = math.prod(shape)
         mixers = [make_mixer(self.mixing, dim) for _ in range(self.layers)]
-        return VectorFlow(shape, classes, mixers, [Affine(dim, classes, self.hidden) for _ in mixers])
+        return VectorFlow(shape, condition, mixers, [Affine(dim, condition, self.hidden) for _ in mixers])
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
+            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
@@ -69,21 +68,21 @@ class Config(card.Config):
 class Affine(FlowLayer):
     """Each value is shifted and scaled by functions of those before it (equations 3 to 5)."""
 
-    def __init__(self, dim: int, classes: int, hidden: Sequence[int]) -> None:
+    def __init__(self, dim: int, condition: Condition | None, hidden: Sequence[int]) -> None:
         super().__init__()
-        self.made = Made(dim, 2, hidden, context=classes > 0)
-        self.label = label_table(classes, hidden[0])
+        self.made = Made(dim, 2, hidden, context=condition is not None)
+        self.context = context_map(condition, hidden[0])
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the standardised values (D, B) and the log-determinant (B,)."""
-        raw = self.made(x, columns(self.label, label)).to(x.dtype)
+        raw = self.made(x, context_columns(self.context, context)).to(x.dtype)
         shift, log_scale = raw[0], limited(raw[1])
         return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
 
-    def inverse(self, z: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, z: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``, value by value. Not differentiable."""
         x = torch.empty_like(z)
-        prefix = Prefix(self.made, z, columns(self.label, label))
+        prefix = Prefix(self.made, z, context_columns(self.context, context))
         for d in range(len(z)):
             shift, log_scale = prefix.outputs().to(z.dtype)
             x[d] = shift + limited(log_scale).exp() * z[d]
@@ -101,7 +100,7 @@ CARD = Card(
     title="Masked autoregressive flow",
     summary="Stacks affine autoregressive layers that turn data into normals, with an exact likelihood.",
     events=(real,),
-    conditions="class",
+    conditions="any",
     likelihood=Bound.EXACT,
     references=(
         Reference(

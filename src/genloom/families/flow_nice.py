@@ -5,21 +5,20 @@ B batch, D values of an item, H hidden units. Inside the flow values are columns
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Self, cast
+from typing import Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.card import Card, Reference, class_count, real
+from genloom.core.card import Card, Reference, real
 from genloom.core.errors import DataError
 from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.nn.flows import FlowLayer, Order, VectorFlow, columns, label_table, maximum_likelihood
-from genloom.nn.masked import affine
+from genloom.nn.conditions import Condition, condition_for
+from genloom.nn.flows import Dense, FlowLayer, Order, VectorFlow, maximum_likelihood
 
 
 class Config(card.Config):
@@ -40,16 +39,16 @@ class Config(card.Config):
     def build(self, event: Event, cond: Event | None) -> VectorFlow:
         if not real(event):
             raise DataError(f"flow.nice needs real numbers of fixed shape, not {describe(event)}")
-        shape, classes = flat_leaf(event).extents, class_count(cond)
+        shape, condition = flat_leaf(event).extents, condition_for(cond)
         dim = math.prod(shape)
-        couplings = [Additive(dim, classes, self.hidden) for _ in range(self.layers if dim > 1 else 0)]
-        return VectorFlow(shape, classes, orders(dim, len(couplings) + 1), [*couplings, Scale(dim)])
+        couplings = [Additive(dim, condition, self.hidden) for _ in range(self.layers if dim > 1 else 0)]
+        return VectorFlow(shape, condition, orders(dim, len(couplings) + 1), [*couplings, Scale(dim)])
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
+            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 
@@ -63,30 +62,18 @@ def orders(dim: int, count: int) -> list[Order]:
 class Additive(FlowLayer):
     """The second part of the values is shifted by a function of the first (section 3.2): volume stays."""
 
-    def __init__(self, dim: int, classes: int, hidden: Sequence[int]) -> None:
+    def __init__(self, dim: int, condition: Condition | None, hidden: Sequence[int]) -> None:
         super().__init__()
         self.kept = dim // 2
-        layers = [nn.Linear(a, b) for a, b in pairwise([self.kept, *hidden, dim - self.kept])]
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
-        self.layers = nn.ModuleList(layers)
-        self.label = label_table(classes, hidden[0])
+        self.network = Dense(self.kept, hidden, dim - self.kept, condition)
 
-    def _shift(self, kept: Tensor, label: Tensor) -> Tensor:
-        context = columns(self.label, label)
-        first, *others = cast(list[nn.Linear], list(self.layers))
-        h = affine(first, kept) if context is None else affine(first, kept) + context
-        for layer in others:
-            h = affine(layer, h.relu())
-        return h.to(kept.dtype)
-
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         kept, moved = x.split((self.kept, len(x) - self.kept))
-        return torch.cat((kept, moved + self._shift(kept, label))), x.new_zeros(x.shape[1])
+        return torch.cat((kept, moved + self.network(kept, context))), x.new_zeros(x.shape[1])
 
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         kept, moved = y.split((self.kept, len(y) - self.kept))
-        return torch.cat((kept, moved - self._shift(kept, label)))
+        return torch.cat((kept, moved - self.network(kept, context)))
 
 
 class Scale(FlowLayer):
@@ -96,10 +83,10 @@ class Scale(FlowLayer):
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         return x * self.log_scale.exp()[:, None], self.log_scale.sum().expand(x.shape[1])
 
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:  # noqa: ARG002
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:  # noqa: ARG002
         return y * (-self.log_scale).exp()[:, None]
 
 
@@ -108,7 +95,7 @@ CARD = Card(
     title="NICE",
     summary="Shifts half of the values by functions of the other half, so that sampling is one pass.",
     events=(real,),
-    conditions="class",
+    conditions="any",
     likelihood=Bound.EXACT,
     references=(
         Reference(

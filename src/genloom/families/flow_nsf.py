@@ -7,30 +7,29 @@ flow values are columns (D, B), which keeps every bin and every hidden unit cont
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
-from typing import Literal, Self, cast
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.card import Card, Reference, class_count, real
+from genloom.core.card import Card, Reference, real
 from genloom.core.errors import DataError
 from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.math.splines import parameter_count, rational_quadratic, rational_quadratic_inverse
+from genloom.nn.conditions import Condition, condition_for, context_columns, context_map
 from genloom.nn.flows import (
+    Dense,
     FlowLayer,
     Mixing,
     VectorFlow,
-    columns,
-    label_table,
     make_mixer,
     maximum_likelihood,
 )
-from genloom.nn.masked import Made, Prefix, affine, blind_weights
+from genloom.nn.masked import Made, Prefix, blind_weights
 
 Form = Literal["coupling", "autoregressive"]
 
@@ -58,18 +57,18 @@ class Config(card.Config):
     def build(self, event: Event, cond: Event | None) -> VectorFlow:
         if not real(event):
             raise DataError(f"flow.nsf needs real numbers of fixed shape, not {describe(event)}")
-        shape, classes = flat_leaf(event).extents, class_count(cond)
+        shape, condition = flat_leaf(event).extents, condition_for(cond)
         dim = math.prod(shape)
         kind = Coupling if self.transform == "coupling" and dim > 1 else Autoregressive
         mixers = [make_mixer(self.mixing, dim) for _ in range(self.layers)]
-        splines = [kind(dim, classes, self.hidden, self.bins, self.bound) for _ in mixers]
-        return VectorFlow(shape, classes, mixers, splines)
+        splines = [kind(dim, condition, self.hidden, self.bins, self.bound) for _ in mixers]
+        return VectorFlow(shape, condition, mixers, splines)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
+            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
@@ -77,22 +76,24 @@ class Config(card.Config):
 class Autoregressive(FlowLayer):
     """Each value passes a spline set by the values before it; both directions cost one network pass."""
 
-    def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
+    def __init__(
+        self, dim: int, condition: Condition | None, hidden: Sequence[int], bins: int, bound: float
+    ) -> None:
         super().__init__()
         self.bound = bound
-        self.made = Made(dim, parameter_count(bins), hidden, context=classes > 0)
-        self.label = label_table(classes, hidden[0])
+        self.made = Made(dim, parameter_count(bins), hidden, context=condition is not None)
+        self.context = context_map(condition, hidden[0])
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the values (D, B) after their splines, and the log-determinant (B,)."""
-        raw = self.made(x, columns(self.label, label)).to(x.dtype)
+        raw = self.made(x, context_columns(self.context, context)).to(x.dtype)
         y, log_slope = rational_quadratic(x, raw, self.bound)
         return y, log_slope.sum(0)
 
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``, value by value. Not differentiable."""
         x = torch.empty_like(y)
-        prefix = Prefix(self.made, y, columns(self.label, label))
+        prefix = Prefix(self.made, y, context_columns(self.context, context))
         for d in range(len(y)):
             x[d] = rational_quadratic_inverse(y[d], prefix.outputs().to(y.dtype), self.bound)
             prefix.read(x[d])
@@ -102,35 +103,27 @@ class Autoregressive(FlowLayer):
 class Coupling(FlowLayer):
     """The second half of the values passes splines set by the first half, which stays."""
 
-    def __init__(self, dim: int, classes: int, hidden: Sequence[int], bins: int, bound: float) -> None:
+    def __init__(
+        self, dim: int, condition: Condition | None, hidden: Sequence[int], bins: int, bound: float
+    ) -> None:
         super().__init__()
         self.bound, self.kept, self.outputs = bound, dim // 2, parameter_count(bins)
-        widths = [self.kept, *hidden, self.outputs * (dim - self.kept)]
-        layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
-        self.layers = nn.ModuleList(layers)
-        self.label = label_table(classes, hidden[0])
+        self.network = Dense(self.kept, hidden, self.outputs * (dim - self.kept), condition)
 
-    def _raw(self, kept: Tensor, label: Tensor) -> Tensor:
+    def _raw(self, kept: Tensor, context: Tensor | None) -> Tensor:
         """Return the parameters (P, D - D // 2, B) of the splines."""
-        context = columns(self.label, label)
-        first, *others = cast(list[nn.Linear], list(self.layers))
-        h = affine(first, kept) if context is None else affine(first, kept) + context
-        for layer in others:
-            h = affine(layer, h.relu())
-        return h.unflatten(0, (self.outputs, -1)).to(kept.dtype)
+        return self.network(kept, context).unflatten(0, (self.outputs, -1))
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the values (D, B) after the splines, and the log-determinant (B,)."""
         kept, moved = x.split((self.kept, len(x) - self.kept))
-        moved, log_slope = rational_quadratic(moved, self._raw(kept, label), self.bound)
+        moved, log_slope = rational_quadratic(moved, self._raw(kept, context), self.bound)
         return torch.cat((kept, moved)), log_slope.sum(0)
 
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``."""
         kept, moved = y.split((self.kept, len(y) - self.kept))
-        return torch.cat((kept, rational_quadratic_inverse(moved, self._raw(kept, label), self.bound)))
+        return torch.cat((kept, rational_quadratic_inverse(moved, self._raw(kept, context), self.bound)))
 
 
 CARD = Card(
@@ -138,7 +131,7 @@ CARD = Card(
     title="Neural spline flow",
     summary="Bends data into normals by monotone splines that can be undone, with an exact likelihood.",
     events=(real,),
-    conditions="class",
+    conditions="any",
     likelihood=Bound.EXACT,
     references=(
         Reference("Durkan et al.", 2019, "Neural spline flows", "arXiv:1906.04032"),

@@ -14,14 +14,14 @@ from torch.nn import functional as F
 
 from genloom.core import card
 from genloom.core.capabilities import Invertible, Likelihood, Sampler
-from genloom.core.card import Card, Reference, class_count, real_image
+from genloom.core.card import Card, Reference, real_image
 from genloom.core.errors import DataError
 from genloom.core.events import Event, Value, describe, image_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
+from genloom.nn.conditions import Condition, condition_for
 from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
-from genloom.nn.labels import labels_or_null
 
 Shape = tuple[int, int, int]
 
@@ -49,7 +49,7 @@ class Config(card.Config):
         channels, height, width = image_leaf(event).extents
         return Model(
             (channels, height, width),
-            class_count(cond),
+            condition_for(cond),
             self.scales,
             self.couplings,
             self.channels,
@@ -60,7 +60,7 @@ class Config(card.Config):
         assert isinstance(model, Model)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
+            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 
@@ -154,41 +154,41 @@ class Coupling(nn.Module):
     """Values under the mask stay, and set a scale and a shift of the others.
 
     Source: Dinh et al. 2017, equation 9; s is a learned multiple of tanh (section 4.1). Deviations: no batch
-        normalisation, and a learned vector for each position and label enters the network.
+        normalisation, and a learned vector for each position and one for the condition enter the network.
     """
 
     mask: Tensor
 
-    def __init__(self, mask: Tensor, classes: int, channels: int, blocks: int) -> None:
+    def __init__(self, mask: Tensor, condition: Condition | None, channels: int, blocks: int) -> None:
         super().__init__()
         values, height, width = mask.shape
         self.register_buffer("mask", mask, persistent=False)
         self.entry = nn.Conv2d(values, channels, 3, padding=1)
         self.position = nn.Parameter(torch.zeros(channels, height, width))
-        self.label = nn.Embedding(classes + 1, channels) if classes else None
+        self.context = None if condition is None else nn.Linear(condition.features, channels, bias=False)
         self.blocks = nn.Sequential(*(Block(channels) for _ in range(blocks)))
         self.exit = zero_conv(channels, 2 * values)
         self.reach = nn.Parameter(torch.ones(values, 1, 1))
 
-    def _scale_and_shift(self, kept: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def _scale_and_shift(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the log-scale s and the shift t, zero under the mask, both (B, C, H, W)."""
         start = self.position
-        if self.label is not None:
-            start = start + self.label(label)[:, :, None, None]
+        if self.context is not None:
+            start = start + self.context(context)[:, :, None, None]
         h = self.entry(kept)
         h = self.exit(self.blocks(h + start.to(h.dtype)).relu()).to(kept.dtype)
         s, t = h.chunk(2, 1)
         free = 1 - self.mask
         return free * self.reach * s.tanh(), free * t
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the transformed values (B, C, H, W) and the log-determinant (B,)."""
-        s, t = self._scale_and_shift(x * self.mask, label)
+        s, t = self._scale_and_shift(x * self.mask, context)
         return x * s.exp() + t, s.flatten(1).sum(1)
 
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``."""
-        s, t = self._scale_and_shift(y * self.mask, label)
+        s, t = self._scale_and_shift(y * self.mask, context)
         return (y - t) * (-s).exp()
 
 
@@ -199,27 +199,29 @@ class Scale(nn.Module):
     see a quarter of the positions, so they cost a quarter and look twice as far.
     """
 
-    def __init__(self, level: Level, classes: int, couplings: int, channels: int, blocks: int) -> None:
+    def __init__(
+        self, level: Level, condition: Condition | None, couplings: int, channels: int, blocks: int
+    ) -> None:
         super().__init__()
         self.squeezed, self.kept = level.squeezed, level.kept
         masks = [m if i % 2 == 0 else 1 - m for m in level.masks() for i in range(couplings)]
-        self.couplings = nn.ModuleList(Coupling(m, classes, channels, blocks) for m in masks)
+        self.couplings = nn.ModuleList(Coupling(m, condition, channels, blocks) for m in masks)
 
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Return what goes on (B, kept, H, W), what leaves (B, other, H, W), and the log-determinant (B,)."""
         x = squeeze(x) if self.squeezed else x
         log_det = x.new_zeros(len(x))
         for coupling in self.couplings:
-            x, more = coupling(x, label)
+            x, more = coupling(x, context)
             log_det = log_det + more
         kept, left = x.split((self.kept, x.shape[1] - self.kept), 1)
         return kept, left, log_det
 
-    def inverse(self, kept: Tensor, left: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, kept: Tensor, left: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``."""
         x = torch.cat((kept, left), 1)
         for coupling in reversed(cast(list[Coupling], list(self.couplings))):
-            x = coupling.inverse(x, label)
+            x = coupling.inverse(x, context)
         return unsqueeze(x) if self.squeezed else x
 
 
@@ -227,24 +229,34 @@ class Model(nn.Module, Sampler, Likelihood, Invertible):
     """Standardisation, then scales of couplings; at each scale half of what is left becomes code."""
 
     def __init__(
-        self, shape: Shape, classes: int, scales: int, couplings: int, channels: int, blocks: int
+        self,
+        shape: Shape,
+        condition: Condition | None,
+        scales: int,
+        couplings: int,
+        channels: int,
+        blocks: int,
     ) -> None:
         super().__init__()
-        self.shape, self.classes, self.dim = shape, classes, math.prod(shape)
+        self.shape, self.dim, self.condition = shape, math.prod(shape), condition
         levels = plan_levels(shape, scales)
         self.norm = ActNorm(self.dim)
-        self.scales = nn.ModuleList(Scale(level, classes, couplings, channels, blocks) for level in levels)
+        self.scales = nn.ModuleList(Scale(level, condition, couplings, channels, blocks) for level in levels)
         self.left = [(level.shape[0] - level.kept, *level.shape[1:]) for level in levels]
         self.rest = (levels[-1].kept, *levels[-1].shape[1:])
 
+    def _context(self, cond: Value | None, like: Tensor) -> Tensor | None:
+        """Return the features (B, F) of conditions."""
+        return None if self.condition is None else self.condition(cond, len(like), like.dtype)
+
     def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
         """Map images (B, C, H, W) to codes (B, D), finest scale first, and log |det dz/dx| (B,), in nats."""
-        label = labels_or_null(cond, self.classes, len(x))
+        context = self._context(cond, x)
         h, log_det = self.norm(x.flatten(1))
         h = h.unflatten(1, self.shape)
         codes = []
         for scale in self.scales:
-            h, left, more = scale(h, label)
+            h, left, more = scale(h, context)
             codes.append(left.flatten(1))
             log_det = log_det + more
         return torch.cat((*codes, h.flatten(1)), 1), log_det
@@ -262,12 +274,12 @@ class Model(nn.Module, Sampler, Likelihood, Invertible):
 
     def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
         """Return the images (B, C, H, W) of codes (B, D)."""
-        label = labels_or_null(cond, self.classes, len(z))
+        context = self._context(cond, z)
         shapes = [*self.left, self.rest]
         parts = z.split([math.prod(shape) for shape in shapes], 1)
         *codes, h = (part.reshape(len(z), *shape) for part, shape in zip(parts, shapes, strict=True))
         for scale, code in reversed(list(zip(cast(list[Scale], list(self.scales)), codes, strict=True))):
-            h = scale.inverse(h, code, label)
+            h = scale.inverse(h, code, context)
         return self.norm.inverse(h.flatten(1)).unflatten(1, self.shape)
 
     @torch.no_grad()
@@ -280,7 +292,7 @@ CARD = Card(
     title="RealNVP",
     summary="Turns images into normals by scaling and shifting half of the pixels at a time.",
     events=(real_image,),
-    conditions="class",
+    conditions="any",
     likelihood=Bound.EXACT,
     references=(
         Reference("Dinh et al.", 2017, "Density estimation using Real NVP", "arXiv:1605.08803"),

@@ -6,6 +6,7 @@ B batch, D values of an item, H hidden units. What mixes values takes them as co
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, cast
 
 import torch
@@ -16,7 +17,8 @@ from genloom.core.events import Batch, Value, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
-from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.conditions import Condition, context_columns, context_map
+from genloom.nn.masked import affine
 
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
@@ -113,61 +115,72 @@ def make_mixer(mixing: Mixing, dim: int) -> Order | LUMatrix:
     return Order(torch.randperm(dim) if mixing == "random" else torch.arange(dim).flip(0))
 
 
-def label_table(classes: int, width: int) -> nn.Embedding | None:
-    """Return a vector for each label and for none, all zeros at first; None without labels."""
-    if not classes:
-        return None
-    table = nn.Embedding(classes + 1, width)
-    nn.init.zeros_(table.weight)
-    return table
+class Dense(nn.Module):
+    """A ReLU network on columns whose first layer also sees a context; zero at first."""
 
+    def __init__(self, inputs: int, hidden: Sequence[int], outputs: int, condition: Condition | None) -> None:
+        super().__init__()
+        layers = [nn.Linear(a, b) for a, b in pairwise([inputs, *hidden, outputs])]
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
+        self.context = context_map(condition, hidden[0])
 
-def columns(table: nn.Embedding | None, label: Tensor) -> Tensor | None:
-    """Return the vectors of labels (B,) as columns (H, B)."""
-    return None if table is None else table(label).t()
+    def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Map (inputs, B) to (outputs, B) in the dtype of x."""
+        first, *others = cast(list[nn.Linear], list(self.layers))
+        h, seen = affine(first, x), context_columns(self.context, context)
+        h = h if seen is None else h + seen
+        for layer in others:
+            h = affine(layer, h.relu())
+        return h.to(x.dtype)
 
 
 class FlowLayer(nn.Module, ABC):
-    """An invertible map of columns (D, B), set by labels (B,)."""
+    """An invertible map of columns (D, B), set by the features of a condition, columns (F, B), or by none."""
 
     @abstractmethod
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the mapped values (D, B) and the log-determinant (B,)."""
 
     @abstractmethod
-    def inverse(self, y: Tensor, label: Tensor) -> Tensor:
+    def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``."""
 
 
 class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
     """A flow of vectors: standardisation, then alternately a mixing of the values and a layer, to normals.
 
-    A class label, or none, is passed to every layer.
+    The features of a condition, if there is one, are passed to every layer.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
-        classes: int,
+        condition: Condition | None,
         mixers: Sequence[Order | LUMatrix],
         layers: Sequence[FlowLayer],
     ) -> None:
         super().__init__()
-        self.shape, self.classes, self.dim = shape, classes, math.prod(shape)
+        self.shape, self.dim, self.condition = shape, math.prod(shape), condition
         self.norm = ActNorm(self.dim)
         self.mixers, self.layers = nn.ModuleList(mixers), nn.ModuleList(layers)
 
     def _steps(self) -> list[tuple[Order | LUMatrix, FlowLayer]]:
         return cast(list, list(zip(self.mixers, self.layers, strict=True)))
 
+    def _context(self, cond: Value | None, like: Tensor) -> Tensor | None:
+        """Return the features (F, B) of conditions."""
+        return None if self.condition is None else self.condition(cond, len(like), like.dtype).t()
+
     def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
         """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
-        label = labels_or_null(cond, self.classes, len(x))
+        context = self._context(cond, x)
         h, log_det = self.norm(x.flatten(1))
         h = h.t().contiguous()
         for mix, layer in self._steps():
             h, volume = mix(h)
-            h, more = layer(h, label)
+            h, more = layer(h, context)
             log_det = log_det + volume + more
         return h.t(), log_det
 
@@ -185,10 +198,10 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
     @torch.no_grad()
     def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
         """Return the items (B, *shape) of codes (B, D). Not differentiable."""
-        label = labels_or_null(cond, self.classes, len(z))
+        context = self._context(cond, z)
         h = z.t().contiguous()
         for mix, layer in reversed(self._steps()):
-            h = mix.inverse(layer.inverse(h, label))
+            h = mix.inverse(layer.inverse(h, context))
         return self.norm.inverse(h.t()).unflatten(1, self.shape)
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
@@ -199,7 +212,7 @@ def maximum_likelihood(
     model: nn.Module,
     norm: ActNorm,
     score: Callable[[Tensor, Value | None], Tensor],
-    classes: int,
+    condition: Condition | None,
     label_dropout: float,
     optimiser: Optimiser,
 ) -> Objective:
@@ -207,18 +220,20 @@ def maximum_likelihood(
 
     Args:
         norm: the model's entrance.
-        score: log-likelihood (B,) of items given labels, in nats.
-        classes: number of labels, 0 for none.
+        score: log-likelihood (B,) of items given conditions, in nats.
+        condition: what reads the conditions, None for none.
         label_dropout: share of labels replaced by "no label", for unconditional use.
     """
 
     def initialise(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         norm.initialise(tensor(batch["x"]).flatten(1))
+        if condition is not None and "cond" in batch:
+            condition.initialise(tensor(batch["cond"]))
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         x, cond = tensor(batch["x"]), batch.get("cond")
-        if cond is not None and classes:
-            cond = hide_labels(tensor(cond), classes, label_dropout, noise)
+        if cond is not None and condition is not None:
+            cond = condition.hide(tensor(cond), label_dropout, noise)
         return Loss({"nll_per_value": -score(x, cond).mean() / x[0].numel()})
 
     phases = [

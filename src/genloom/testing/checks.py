@@ -21,7 +21,7 @@ from genloom.core.capabilities import (
     Sampler,
     need,
 )
-from genloom.core.errors import GenloomError
+from genloom.core.errors import DataError, GenloomError
 from genloom.core.events import Leaf, Padded, Value, rows, stack, take, tensor
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Clock, Phase
@@ -146,7 +146,7 @@ def samples_do_not_see_each_other(case: Case) -> None:
     """A sample is the same, bit for bit, whatever rows it is drawn with."""
     near, far = torch.arange(BATCH), torch.arange(BATCH)
     far[3:] += 1000
-    labels, others = case.labels(BATCH), case.labels(BATCH)
+    labels, others = case.given(BATCH), case.given(BATCH)
     if others is not None:
         others[3:] = 0
     with torch.no_grad():
@@ -158,7 +158,7 @@ def samples_do_not_see_each_other(case: Case) -> None:
 
 def likelihood_keeps_its_word(case: Case) -> None:
     """Scores are finite, (B,), of the card's kind, and a function of the item, its label and its noise."""
-    x, cond = case.items(FEW), case.labels(FEW)
+    x, cond = case.items(FEW), case.given(FEW)
     scored = score(case.model, x, cond)
     require_scores(scored, case.family.card.likelihood, FEW)
     torch.manual_seed(3)
@@ -189,7 +189,7 @@ def likelihood_refuses_other_shapes(case: Case) -> None:
     wrong = {"one value along the last axis": x[..., :1], "one value more": torch.cat([x, x[..., :1]], -1)}
     for title, value in wrong.items():
         try:
-            score(case.model, value, case.labels(FEW))
+            score(case.model, value, case.given(FEW))
         except Exception:
             continue
         raise AssertionError(f"log_prob accepts an item of shape {tuple(value.shape[1:])}: {title}")
@@ -197,7 +197,7 @@ def likelihood_refuses_other_shapes(case: Case) -> None:
 
 def works_in_float64(case: Case) -> None:
     """A model in float64 samples and scores in float64, and agrees with float32 where it is deterministic."""
-    model, x, cond = case.double(), doubled(case.items(FEW)), case.labels(FEW)
+    model, x, cond = case.double(), doubled(case.items(FEW)), case.given(FEW)
     drawn = case.sample(3, model)
     if isinstance(drawn, Tensor) and drawn.is_floating_point():
         require(drawn.dtype == torch.float64, f"samples of a float64 model are {drawn.dtype}")
@@ -236,7 +236,7 @@ def loss_of(case: Case, phase: Phase, seed: int) -> Tensor:
     """Return a phase's loss of fixed items and noise, with torch's own generator seeded."""
     torch.manual_seed(seed)
     batch: dict[str, Value] = {"x": case.items(BATCH)}
-    labels = case.labels(BATCH)
+    labels = case.given(BATCH)
     if labels is not None:
         batch["cond"] = labels
     noise = TrainNoise(generator("testing"), BATCH, 0, BATCH)
@@ -305,7 +305,7 @@ def weights_are_everything(case: Case) -> None:
         equal(case.sample(3, model), take(case.samples, slice(0, 3))), "loaded weights give other samples"
     )
     if isinstance(model, Likelihood):
-        x, cond = case.items(FEW), case.labels(FEW)
+        x, cond = case.items(FEW), case.given(FEW)
         before, after = (score(m, x, cond).value for m in (case.model, model))
         require(torch.equal(before, after), "loaded weights give other scores")
 
@@ -315,12 +315,12 @@ def modes_agree(case: Case) -> None:
     model = copied(case).train()
     noise = row_noise(BATCH)
     with torch.no_grad():
-        drawn = need(model, Sampler, "sample").sample(noise, case.labels(BATCH))
+        drawn = need(model, Sampler, "sample").sample(noise, case.given(BATCH))
     require(
         equal(take(drawn, slice(0, 3)), take(case.samples, slice(0, 3))), "samples differ in train() mode"
     )
     if isinstance(model, Likelihood):
-        x, cond = case.items(FEW), case.labels(FEW)
+        x, cond = case.items(FEW), case.given(FEW)
         before, after = (score(m, x, cond).value for m in (case.model, model))
         require(torch.equal(before, after), "scores differ in train() mode")
 
@@ -361,9 +361,25 @@ def labels_matter(case: Case) -> None:
     require(changed, "the card takes class labels, but they change neither samples nor scores")
 
 
+def numbers_matter(case: Case) -> None:
+    """Numbers given change what the model does; where they are missing or too few, ``DataError`` says so."""
+    if not case.numbers:
+        return
+    zeros = torch.zeros(FEW, case.numbers)
+    with torch.no_grad():
+        draws = [sampler(case).sample(row_noise(FEW), zeros + shift) for shift in (0, 1)]
+        require(not equal(*draws), "the card takes numbers as conditions, but they do not change samples")
+        for cond in (None, zeros[:, 1:], zeros[1:]):
+            try:
+                sampler(case).sample(row_noise(FEW), cond)
+            except DataError:
+                continue
+            raise AssertionError("conditions that are missing or of another shape are not refused")
+
+
 def codes_decode(case: Case) -> None:
     """Codes are finite, one for each item, and decode to legal items."""
-    model, x, cond = as_capability(case, Latent), case.items(FEW), case.labels(FEW)
+    model, x, cond = as_capability(case, Latent), case.items(FEW), case.given(FEW)
     with torch.no_grad():
         z = model.encode(x, cond)
         decoded = model.decode(z, cond)
@@ -373,7 +389,7 @@ def codes_decode(case: Case) -> None:
 
 def inverse_inverts(case: Case) -> None:
     """In float64, decoding a code gives the item back to 1e-8, and log_det is that of autograd's Jacobian."""
-    model, cond = need(case.double(), Invertible, "invertible"), case.labels(2)
+    model, cond = need(case.double(), Invertible, "invertible"), case.given(2)
     x = tensor(doubled(case.items(2))).requires_grad_()
     z, log_det = model.forward_and_log_det(x, cond)
     back = tensor(model.decode(z.detach(), cond))
@@ -391,7 +407,7 @@ def denoiser_denoises(case: Case) -> None:
     """The estimate of the clean item has the item's shape and is finite."""
     x = torch.randn(FEW, *leaf_of(case).extents, generator=generator("testing"))
     with torch.no_grad():
-        clean = as_capability(case, Denoiser).denoise(x, torch.ones(FEW, dtype=torch.int64), case.labels(FEW))
+        clean = as_capability(case, Denoiser).denoise(x, torch.ones(FEW, dtype=torch.int64), case.given(FEW))
     require(
         clean.shape == x.shape, f"the shape of the estimate is {tuple(clean.shape)}, not {tuple(x.shape)}"
     )
@@ -406,7 +422,7 @@ def leaf_of(case: Case) -> Leaf:
 
 def energy_is_minus_score(case: Case) -> None:
     """Energies are finite, (B,), and differ between items as minus the log-likelihood does."""
-    x, cond = case.items(FEW), case.labels(FEW)
+    x, cond = case.items(FEW), case.given(FEW)
     with torch.no_grad():
         energy = as_capability(case, Energy).energy(x, cond)
     require(energy.shape == (FEW,) and bool(energy.isfinite().all()), "energies must be (B,) and finite")
@@ -420,7 +436,7 @@ def closed_form_fits(case: Case) -> None:
     """A second fit gives the same weights, whatever torch's own generator says."""
     again = case.build(seed=1)
     torch.manual_seed(4)
-    need(again, ClosedForm, "fit").fit(case.data, case.held_out, row_noise(1), case.labels(ROWS))
+    need(again, ClosedForm, "fit").fit(case.data, case.held_out, row_noise(1), case.given(ROWS))
     for name, value in case.model.state_dict().items():
         require(torch.equal(again.state_dict()[name], value), f"a second fit gives another {name}")
 

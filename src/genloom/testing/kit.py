@@ -103,8 +103,10 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
     card = subject.family.card
     if subject.offers(Sampler) and not card.couples_samples:
         found["independence"] = each_case(checks.samples_do_not_see_each_other)
-    if card.conditions == "class":
+    if card.conditions != "none":
         found["labels"] = each_case(checks.labels_matter)
+    if card.conditions == "any":
+        found["numbers"] = each_case(checks.numbers_matter)
     if any(stage.objective for stage in subject.stages):
         found["keyed"] = each_case(checks.training_is_keyed)
         found["resume"] = each_case(checks.resumes_exactly)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from genloom.core import registry
 from genloom.core.capabilities import ClosedForm, Sampler, need
 from genloom.core.card import Config, Family
-from genloom.core.events import Categorical, Event, Leaf, Value, take
+from genloom.core.events import Categorical, Event, Leaf, Real, Value, take
 from genloom.core.objective import Objective, Stage
-from genloom.core.randomness import Noise, SampleNoise
+from genloom.core.randomness import Noise, SampleNoise, generator
 from genloom.tasks import sampling
 from genloom.testing.values import draw, require
 from genloom.train.state import State
@@ -24,7 +24,7 @@ from genloom.train.stream import Order, Stream
 STEPS = 20
 """Within these every trainable parameter must have received a gradient."""
 
-ROWS, BATCH, CLASSES = 48, 8, 3
+ROWS, BATCH, CLASSES, NUMBERS = 48, 8, 3, 2
 SAMPLES, MICRO_BATCH = 20, 8
 
 T = TypeVar("T")
@@ -42,16 +42,17 @@ class Trained:
 
 @dataclass(frozen=True)
 class Case:
-    """A family on one event, with or without class labels."""
+    """A family on one event, given class labels, rows of numbers, or nothing."""
 
     family: Family
     title: str
     event: Event
     settings: Mapping[str, Any]
     classes: int = 0
+    numbers: int = 0
 
     def __str__(self) -> str:
-        return f"{self.title} with labels" if self.classes else self.title
+        return self.title + (" with labels" if self.classes else " with numbers" if self.numbers else "")
 
     @cached_property
     def config(self) -> Config:
@@ -62,10 +63,14 @@ class Case:
     @property
     def cond(self) -> Event | None:
         """The condition event."""
+        if self.numbers:
+            return Leaf((self.numbers,), Real())
         return Leaf((), Categorical(self.classes)) if self.classes else None
 
-    def labels(self, rows: int) -> Tensor | None:
-        """Return labels (rows,) that cycle through the classes."""
+    def given(self, rows: int) -> Tensor | None:
+        """Return conditions: labels (rows,) that cycle through the classes, or numbers (rows, numbers)."""
+        if self.numbers:
+            return torch.randn(ROWS, self.numbers, generator=generator("testing", "given"))[:rows]
         return sampling.balanced_labels(rows, self.classes) if self.classes else None
 
     @cached_property
@@ -110,7 +115,7 @@ class Case:
 
     def sample(self, n: int, model: nn.Module | None = None) -> Value:
         """Draw n samples with the labels of ``labels``."""
-        return sampling.sample(model or self.model, n, cond=self.labels(n), micro_batch=MICRO_BATCH)
+        return sampling.sample(model or self.model, n, cond=self.given(n), micro_batch=MICRO_BATCH)
 
 
 class Subject:
@@ -122,12 +127,14 @@ class Subject:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """Every accepted event unconditionally, and the first with labels where the card takes them."""
+        """Every accepted event unconditionally, and the first given what else the card takes."""
         accepted = [n for n, e in self.events.items() if any(a(e) for a in self.family.card.events)]
         require(bool(accepted), "the card accepts none of the events: pass events={name: event} of your own")
         found = [Case(self.family, n, self.events[n], self.settings) for n in accepted]
-        if self.family.card.conditions == "class":
+        if self.family.card.conditions != "none":
             found.insert(1, replace(found[0], classes=CLASSES))
+        if self.family.card.conditions == "any":
+            found.insert(1, replace(found[0], numbers=NUMBERS))
         return found
 
     @cached_property
@@ -161,7 +168,7 @@ def rhythm(case: Case, stage: Stage, accumulate: int = 1, double: bool = False, 
     if double and isinstance(data, Tensor) and data.is_floating_point():
         data = data.double()
     return Rhythm(
-        stream=Stream(data, case.labels(ROWS), lambda x, _: x),
+        stream=Stream(data, case.given(ROWS), lambda x, _: x),
         order=Order(ROWS, "testing", stage.name),
         seed=0,
         stage=stage.name,
@@ -189,7 +196,7 @@ def train(case: Case) -> Trained:
     for stage in case.config.stages(model):
         if stage.objective is None:
             fitter = need(model, ClosedForm, "fit")
-            figures |= fitter.fit(case.data, case.held_out, row_noise(1), case.labels(ROWS))
+            figures |= fitter.fit(case.data, case.held_out, row_noise(1), case.given(ROWS))
             continue
         exempt |= stage.objective.exempt
         state, steps = State.fresh(model, stage.objective), rhythm(case, stage)
