@@ -173,6 +173,9 @@ def sample_command(
         str | None,
         Parameter(name=("--label", "--cond"), help="A class, by name or number; 'each' cycles through all."),
     ] = None,
+    given: Annotated[
+        str | None, Parameter(help="Values of the given columns, such as age=30,hours=40.")
+    ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -182,12 +185,23 @@ def sample_command(
         run: a run directory.
     """
     opened = open_run(run)
-    drawn = write_samples(opened, n, seed=seed, label=label, out=out)
+    drawn = write_samples(opened, n, seed=seed, label=label, given=_values(given), out=out)
     if json:
         files = [str(file) for file in drawn.files]
         return emit({"n": n, "seed": seed, "picture": str(drawn.picture), "files": files})
     print(f"{drawn.picture}: {n} samples of {opened.family}, seed {seed}")
     return None
+
+
+def _values(text: str | None) -> dict[str, float] | None:
+    """Read ``name=number`` pairs separated by commas."""
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    try:
+        return {name.strip(): float(value) for name, _, value in pairs}
+    except ValueError:
+        raise ConfigError(f"--given takes names and numbers such as age=30,hours=40, not {text!r}") from None
 
 
 def evaluate_command(

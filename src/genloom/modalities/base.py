@@ -16,10 +16,14 @@ from genloom.core.randomness import Noise, generator
 
 
 class View(ABC):
-    """One way to offer items to a model. B batch, D values of an item."""
+    """One way to offer items to a model. B batch, D values of an item.
+
+    ``given`` is the condition event where part of an item is given to the model and not modelled.
+    """
 
     name: str
     event: Event
+    given: Event | None = None
 
     @abstractmethod
     def encode(self, items: Tensor) -> Value:
@@ -44,6 +48,14 @@ class View(ABC):
     @abstractmethod
     def decode(self, x: Value) -> Tensor:
         """Return the items that values of ``event`` stand for, rounded and clamped to legal ones."""
+
+    def conditions(self, items: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return the values of ``given`` that items hold, None where nothing is given."""
+        return None
+
+    def join(self, items: Tensor, conditions: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Return whole items from decoded ones and what they were given."""
+        return items
 
 
 class Modality(ABC):

@@ -35,6 +35,9 @@ class DataOptions(BaseModel):
     seed: int = Field(0, description="seed of splits and of generated points")
     alpha: float = Field(DEFAULT_ALPHA, gt=0, lt=0.5, description="margin of the logit view of images")
     label: str | None = Field(None, description="column of class labels in a table")
+    given: str | None = Field(
+        None, description="columns of a table, separated by commas, that are given and not modelled"
+    )
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -42,6 +45,11 @@ class DataOptions(BaseModel):
         if self.test_fraction + self.valid_fraction >= 1:
             raise ValueError("test_fraction and valid_fraction must leave something for training")
         return self
+
+    @property
+    def given_columns(self) -> tuple[str, ...]:
+        """The names in ``given``."""
+        return tuple(name.strip() for name in (self.given or "").split(",") if name.strip())
 
 
 def _digits() -> Reading:
@@ -145,6 +153,10 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
         parts, options.test_fraction, options.valid_fraction, options.seed, distinct=not bits
     )
     train = _limited(found["train"], options)
+    if bits and options.given:
+        raise DataError(
+            f"{name} is a table of zeros and ones, of which all are modelled: leave --data.given out"
+        )
     modality = Binaries(reading.columns) if bits else _modality(train.items, reading, options)
     valid, test = found["valid"], found["test"]
     if options.binarise == "dynamic":
@@ -159,7 +171,7 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
         valid=valid,
         test=test,
         classes=reading.classes,
-        fingerprint=splits.fingerprint((train, valid, test), *facts),
+        fingerprint=splits.fingerprint((train, valid, test), *facts, *options.given_columns),
         notes=(*reading.notes, *notes),
         description=_description(reading, parts, options),
     )
@@ -173,6 +185,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is a table, and size is for images: leave --data.size out")
     if options.label is not None and options.label != reading.label:
         raise DataError(f"{name} has no columns to take labels from: leave --data.label out")
+    if options.given and not reading.columns:
+        raise DataError(f"{name} is no table, and given is for columns: leave --data.given out")
 
 
 def _limited(train: Split, options: DataOptions) -> Split:
@@ -189,7 +203,7 @@ def is_binary(items: Tensor) -> bool:
 
 def _modality(train: Tensor, reading: Reading, options: DataOptions) -> Modality:
     if reading.columns:
-        return Vectors.fit(train, reading.columns)
+        return Vectors.fit(train, reading.columns, options.given_columns)
     channels, height, width = train.shape[1:]
     return Images((channels, height, width), reading.levels, options.binarise, options.alpha)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloom.core.errors import DataError
+from genloom.core.errors import DataError, nearest
 from genloom.core.events import Leaf, Real, Value, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
@@ -20,25 +20,47 @@ from genloom.modalities.drawing import scatter
 
 
 class StandardisedView(View):
-    """Columns shifted and scaled to mean 0 and standard deviation 1 on the training split: exact."""
+    """Columns shifted and scaled to mean 0 and standard deviation 1 on the training split: exact.
+
+    Args:
+        mean, sd: of all columns.
+        given: the places of the columns that are conditions.
+    """
 
     name = "standardised"
 
-    def __init__(self, mean: Tensor, sd: Tensor) -> None:
-        self.event = Leaf((len(mean),), Real())
+    def __init__(self, mean: Tensor, sd: Tensor, given: Sequence[int]) -> None:
+        self._given = torch.tensor(given, dtype=torch.int64)
+        self._free = torch.tensor([i for i in range(len(mean)) if i not in given])
+        self.event = Leaf((len(self._free),), Real())
+        self.given = Leaf((len(given),), Real()) if given else None
         self._mean, self._sd = mean, sd
 
+    def _standardised(self, items: Tensor, columns: Tensor) -> Tensor:
+        return ((items.double() - self._mean) / self._sd)[:, columns]
+
     def encode(self, items: Tensor) -> Value:
-        return ((items.double() - self._mean) / self._sd).float()
+        return self._standardised(items, self._free).float()
+
+    def conditions(self, items: Tensor) -> Tensor | None:
+        return self._standardised(items, self._given) if self.given else None
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
         return encoded
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002
-        return replace(log_prob, value=log_prob.value.double() - self._sd.log().sum())
+        return replace(log_prob, value=log_prob.value.double() - self._sd[self._free].log().sum())
 
     def decode(self, x: Value) -> Tensor:
-        return tensor(x).double() * self._sd + self._mean
+        return tensor(x).double() * self._sd[self._free] + self._mean[self._free]
+
+    def join(self, items: Tensor, conditions: Tensor | None) -> Tensor:
+        if conditions is None:
+            return items
+        whole = items.new_empty(len(items), len(self._mean))
+        whole[:, self._free] = items
+        whole[:, self._given] = conditions.to(items) * self._sd[self._given] + self._mean[self._given]
+        return whole
 
 
 class Vectors(Modality):
@@ -47,34 +69,66 @@ class Vectors(Modality):
     Args:
         columns: the D names.
         mean, sd: the D means and standard deviations of the training split, in the columns' own units.
+        given: the columns that are conditions: a model is of the others given these.
     """
 
     name = "vectors"
     units = "values"
 
-    def __init__(self, columns: Sequence[str], mean: Sequence[float], sd: Sequence[float]) -> None:
-        self.columns = tuple(columns)
+    def __init__(
+        self,
+        columns: Sequence[str],
+        mean: Sequence[float],
+        sd: Sequence[float],
+        given: Sequence[str] = (),
+    ) -> None:
+        self.columns, self.given = tuple(columns), tuple(given)
         self.mean = torch.tensor(mean, dtype=torch.float64)
         self.sd = torch.tensor(sd, dtype=torch.float64)
-        self.units_per_item = len(self.columns)
+        self.units_per_item = len(self.columns) - len(self.given)
 
     @classmethod
-    def fit(cls, train: Tensor, columns: Sequence[str]) -> Self:
+    def fit(cls, train: Tensor, columns: Sequence[str], given: Sequence[str] = ()) -> Self:
         """Measure the columns of the training rows.
 
         Raises:
-            DataError: a column is constant.
+            DataError: a column is constant, or what is given leaves no column or is none of them.
         """
+        for name in given:
+            if name not in columns:
+                raise DataError(
+                    f"no column {name!r}{nearest(name, columns)}  (there are {', '.join(columns)})"
+                )
+        if len(set(given)) >= len(columns):
+            raise DataError("all columns are given: leave one to be modelled")
         mean, sd = train.double().mean(0), train.double().std(0, correction=0)
         for name, centre, spread in zip(columns, mean.tolist(), sd.tolist(), strict=True):
             if not math.isfinite(spread):
                 raise DataError(f"column {name!r} holds numbers too large to work with: scale it down")
             if spread <= 1e-12 * max(abs(centre), 1e-300):
                 raise DataError(f"column {name!r} is constant ({centre:g}) in the training rows: remove it")
-        return cls(columns, mean.tolist(), sd.tolist())
+        return cls(columns, mean.tolist(), sd.tolist(), tuple(dict.fromkeys(given)))
+
+    def given_row(self, values: Mapping[str, float]) -> Tensor:
+        """Return a row (1, D) that holds the values of the given columns, and means elsewhere.
+
+        Raises:
+            DataError: a value is missing, not finite, or of a column that is not given.
+        """
+        if set(values) != set(self.given):
+            raise DataError(
+                f"values are needed for {', '.join(self.given)}, not for {', '.join(values) or 'none'}"
+            )
+        row = self.mean.clone()
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise DataError(f"the value of {name} must be a finite number, not {value}")
+            row[self.columns.index(name)] = value
+        return row[None]
 
     def views(self) -> tuple[View, ...]:
-        return (StandardisedView(self.mean, self.sd),)
+        places = [self.columns.index(name) for name in self.given]
+        return (StandardisedView(self.mean, self.sd, places),)
 
     def check(self, items: Tensor) -> None:
         check_shape(items, (len(self.columns),))
@@ -114,11 +168,12 @@ class Vectors(Modality):
             "columns": list(self.columns),
             "mean": self.mean.tolist(),
             "sd": self.sd.tolist(),
+            "given": list(self.given),
         }
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
-        return cls(description["columns"], description["mean"], description["sd"])
+        return cls(description["columns"], description["mean"], description["sd"], description["given"])
 
 
 def write_rows(items: Tensor, classes: Sequence[str] | None, columns: Sequence[str], folder: Path) -> Path:

@@ -16,8 +16,8 @@ from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
 from genloom.recipes import comparing, evaluating, fitting
-from genloom.recipes.drawing import write_samples
-from genloom.recipes.runs import Run, labels_for, open_run
+from genloom.recipes.drawing import conditions_for, write_samples
+from genloom.recipes.runs import Run, open_run
 from genloom.report.schema import Results
 from genloom.train.config import TrainConfig
 
@@ -51,32 +51,47 @@ class Trained:
         self.model: nn.Module = run.load()
 
     @checked
-    def sample(self, n: Positive, *, seed: int = 0, label: str | int | None = None) -> Tensor:
+    def sample(
+        self,
+        n: Positive,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        given: dict[str, float] | None = None,
+    ) -> Tensor:
         """Draw n items; item i of a seed is the same whatever n.
 
         Args:
             label: a class by name or number, or ``each`` in turn, for a conditional model; drawn as in the
                 training data if absent.
+            given: values of the given columns, for a model that has some; the test rows' in turn if absent.
 
         Returns:
             Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
 
         Raises:
-            ConfigError: n is not positive, or there is no such class.
+            ConfigError, DataError: n is not positive, or there is no such class or column.
         """
-        labels = labels_for(self.run, label, n, seed)
-        return self.run.sample(self.model, n, seed=seed, cond=labels)
+        cond = conditions_for(self.run, n, seed, label, given)
+        return self.run.sample(self.model, n, seed=seed, cond=cond)
 
     @checked
     def write(
-        self, n: Positive, out: str | Path, *, seed: int = 0, label: str | int | None = None
+        self,
+        n: Positive,
+        out: str | Path,
+        *,
+        seed: int = 0,
+        label: str | int | None = None,
+        given: dict[str, float] | None = None,
     ) -> list[Path]:
         """Draw n items, write them to files below ``out`` with one picture of all, and return the files.
 
         Raises:
-            ConfigError: n is not positive, there is no such class, or ``out`` holds something else.
+            ConfigError, DataError: n is not positive, there is no such class or column, or ``out`` holds
+                something else.
         """
-        return write_samples(self.run, n, seed=seed, label=label, out=Path(out)).files
+        return write_samples(self.run, n, seed=seed, label=label, given=given, out=Path(out)).files
 
     def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.

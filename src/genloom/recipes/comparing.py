@@ -33,7 +33,7 @@ from genloom.recipes.evaluating import (
 )
 from genloom.recipes.features import Features, export, features_for
 from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve
-from genloom.recipes.runs import Run, label_event, open_run, versions, view_for
+from genloom.recipes.runs import Run, condition_event, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
 from genloom.report.schema import Results
@@ -88,10 +88,12 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
         view = view_for(family.card, dataset.modality)
         if view is None:
             skipped[name] = f"takes no view of {dataset.modality.name} data"
+        elif view.given is not None and family.card.conditions != "any":
+            skipped[name] = "cannot be given columns"
         else:
             settings = family.config(**resolve(family, view.event, config.models.get(name, {})))
-            classes = condition_classes(family.card, dataset, _condition(config, family.card))
-            model = settings.build(view.event, label_event(classes))
+            classes = condition_classes(family.card, dataset, view, _condition(config, family.card))
+            model = settings.build(view.event, condition_event(view, classes))
             trained += any(stage.objective for stage in settings.stages(model))
             chosen.append(name)
     if not config.families:
@@ -233,7 +235,7 @@ def default_out(source: str) -> Path:
 
 def _condition(config: CompareConfig, card: Card) -> Literal["auto", "yes", "no"]:
     """Return what a family is asked to do with classes: nothing where it cannot take them."""
-    return config.conditional if card.conditions == "class" else "no"
+    return config.conditional if card.conditions != "none" else "no"
 
 
 def _seeds(config: CompareConfig) -> range:

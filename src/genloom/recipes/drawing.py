@@ -1,10 +1,16 @@
 """Draw samples from a run and write them to files, with one picture of all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from genloom.core.errors import ConfigError
 from genloom.core.serial import to_json
+from genloom.modalities.vectors import Vectors
+from genloom.recipes.evaluating import data_of
 from genloom.recipes.runs import Run, labels_for
 from genloom.train.checkpoint import write_atomically
 
@@ -19,13 +25,42 @@ class Drawn:
     files: list[Path]
 
 
+def conditions_for(
+    run: Run, n: int, seed: int, label: str | int | None, given: Mapping[str, float] | None
+) -> Tensor | None:
+    """Return what n samples are given.
+
+    Args:
+        label: a class by name or number, or ``each`` in turn; drawn as in the training data if absent.
+        given: the values of the given columns; those of the test rows in turn if absent.
+
+    Raises:
+        ConfigError, DataError: the run knows no such class or column, or its data are gone.
+    """
+    modality = run.modality
+    if isinstance(modality, Vectors) and modality.given and label is None:
+        if given:
+            return run.view.conditions(modality.given_row(given).expand(n, -1))
+        test = data_of(run).test
+        return run.view.conditions(test.some(len(test)).items[torch.arange(n) % len(test)])
+    if given:
+        raise ConfigError(f"{run.folder} is not given columns: leave --given out")
+    return labels_for(run, label, n, seed)
+
+
 def write_samples(
-    run: Run, n: int, *, seed: int = 0, label: str | int | None = None, out: Path | None = None
+    run: Run,
+    n: int,
+    *,
+    seed: int = 0,
+    label: str | int | None = None,
+    given: Mapping[str, float] | None = None,
+    out: Path | None = None,
 ) -> Drawn:
     """Draw n samples and write each in the data's own form, by class where a label was given.
 
     Args:
-        label: a class by name or number, or ``each`` in turn; drawn as in the training data if absent.
+        label, given: what they are given, as in ``conditions_for``.
         out: a folder, new, empty or written by this before; below the run's ``samples`` if absent.
 
     Raises:
@@ -33,20 +68,25 @@ def write_samples(
     """
     if n < 1:
         raise ConfigError(f"-n must be at least 1, not {n}")
-    labels = labels_for(run, label, n, seed)
-    folder = out or run.folder / "samples" / _name(seed, n, label)
+    conditions = conditions_for(run, n, seed, label, given)
+    folder = out or run.folder / "samples" / _name(seed, n, label, given)
     if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} holds something else: choose another --out")
-    items = run.sample(run.load(), n, seed=seed, cond=labels)
-    classes = None if labels is None else [run.classes[i] for i in labels.tolist()]
+    items = run.sample(run.load(), n, seed=seed, cond=conditions)
+    classes = (
+        [run.classes[i] for i in conditions.tolist()] if run.classes and conditions is not None else None
+    )
     files = run.modality.write(items, classes, folder)
     media, picture = run.modality.draw(items)
     path = folder / f"all.{'svg' if 'svg' in media else 'png'}"
     write_atomically(path, picture)
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
+    facts["given"] = dict(given or {})
     write_atomically(folder / MARK, to_json(facts).encode())
     return Drawn(path, files)
 
 
-def _name(seed: int, n: int, label: str | int | None) -> str:
-    return f"seed-{seed}-n-{n}{'' if label is None else f'-{label}'}".replace("/", "-")
+def _name(seed: int, n: int, label: str | int | None, given: Mapping[str, float] | None) -> str:
+    what = [] if label is None else [str(label)]
+    what += [f"{name}={value:g}" for name, value in (given or {}).items()]
+    return "-".join([f"seed-{seed}-n-{n}", *what]).replace("/", "-")

@@ -83,7 +83,8 @@ def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
     """Return items as the data's first view shows them: binarised, if the data are."""
     view = dataset.modality.views()[0]
     noise = SampleNoise(key(seed, "as seen"), torch.arange(len(split)))
-    return view.decode(view.perturb(view.encode(split.items), noise))
+    seen = view.decode(view.perturb(view.encode(split.items), noise))
+    return view.join(seen, view.conditions(split.items))
 
 
 def evaluate_run(
@@ -99,10 +100,20 @@ def evaluate_run(
         DataError: the data are gone or have changed.
     """
     run.load()
+    dataset = data_of(run)
+    return evaluate(run, dataset, features_for(dataset, features), limit=limit, scored=scored)
+
+
+def data_of(run: Run) -> Dataset:
+    """Open the data that a run was trained on.
+
+    Raises:
+        DataError: they are gone or have changed.
+    """
     facts = run.facts["data"]
     dataset = open_data(facts["source"], DataOptions(**facts["options"]))
     check_same_data(run, dataset)
-    return evaluate(run, dataset, features_for(dataset, features), limit=limit, scored=scored)
+    return dataset
 
 
 def evaluate(
@@ -120,8 +131,9 @@ def evaluate(
     check_same_data(run, dataset)
     model, test = run.load(), held_out(dataset, limit)
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
+    given = run.view.conditions(test.items) if labels is None else labels
     began = time.perf_counter()
-    items = run.sample(model, len(test), seed=1, cond=labels)
+    items = run.sample(model, len(test), seed=1, cond=given)
     seconds = (time.perf_counter() - began) / len(test) * 1000
     figures = sample_figures(items, dataset, features, test)
     if isinstance(model, Likelihood):
@@ -191,7 +203,7 @@ def score(model: nn.Module, run: Run, split: Split, seed: int = 0) -> LogProb:
     noise = SampleNoise(key(seed, "score"), torch.arange(len(split)))
     x = view.perturb(view.encode(split.items), noise)
     if not run.classes:
-        return view.to_data(scoring.log_prob(model, x, seed=seed), x)
+        return view.to_data(scoring.log_prob(model, x, view.conditions(split.items), seed=seed), x)
     if len(run.classes) <= MAX_CLASSES:
         prior = run.label_counts / run.label_counts.sum()
         return view.to_data(scoring.marginal_log_prob(model, x, prior, seed=seed), x)

@@ -164,13 +164,17 @@ def choose_view(card: Card, dataset: Dataset, name: str | None) -> View:
     return view
 
 
-def condition_classes(card: Card, dataset: Dataset, choice: str) -> tuple[str, ...]:
-    """Return the classes to condition on, none for an unconditional fit.
+def condition_classes(card: Card, dataset: Dataset, view: View, choice: str) -> tuple[str, ...]:
+    """Return the classes to condition on, none for a fit that is unconditional or given columns.
 
     Raises:
         ConfigError: conditions were asked for and cannot be had.
     """
-    possible = card.conditions == "class" and dataset.train.labels is not None and len(dataset.classes) > 1
+    if view.given is not None:
+        if card.conditions != "any":
+            raise ConfigError(f"{card.name} cannot be given columns: leave --data.given out, or fit a flow")
+        return ()
+    possible = card.conditions != "none" and dataset.train.labels is not None and len(dataset.classes) > 1
     if choice == "yes" and not possible:
         reason = "takes no condition" if card.conditions == "none" else "has no labels in this data to go by"
         raise ConfigError(f"{card.name} {reason}: drop --conditional yes")
@@ -195,7 +199,7 @@ def _prepare(
 ) -> Run:
     """Return the run that ``out`` holds already, or a new one."""
     view = choose_view(family.card, dataset, config.view)
-    classes = condition_classes(family.card, dataset, config.conditional)
+    classes = condition_classes(family.card, dataset, view, config.conditional)
     identity = {
         "family": config.family,
         "config": resolve(family, view.event, config.model),

@@ -21,7 +21,7 @@ from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf
 from genloom.core.randomness import key
 from genloom.core.serial import to_json
-from genloom.modalities.base import Modality, View
+from genloom.modalities.base import Modality, Split, View
 from genloom.modalities.datasets import DataOptions, from_json
 from genloom.tasks import sampling
 from genloom.train import ranks
@@ -94,6 +94,10 @@ class Run:
         """The names of the classes the model is conditional on; none if it is unconditional."""
         return tuple(self.facts["conditional_on"])
 
+    def conditions(self, split: Split) -> Tensor | None:
+        """Return what the model is given with the items of a split: labels, columns, or nothing."""
+        return split.labels if self.classes else self.view.conditions(split.items)
+
     @property
     def label_counts(self) -> Tensor:
         """How often each class occurs in the training split, (classes,)."""
@@ -132,7 +136,7 @@ class Run:
         """Return the model, untrained: its weights follow from the run's seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(key(self.facts["seed"], "initialise"))
-            return self.config.build(self.view.event, label_event(self.classes))
+            return self.config.build(self.view.event, condition_event(self.view, self.classes))
 
     @property
     def weights(self) -> Path:
@@ -169,7 +173,8 @@ class Run:
     def sample(self, model: nn.Module, n: int, *, seed: int, cond: Tensor | None) -> Tensor:
         """Draw n items of the data's own form; item i of a seed is the same whatever n."""
         size = self.facts["sample_batch"]
-        return self.view.decode(sampling.sample(model, n, seed=seed, cond=cond, micro_batch=size))
+        drawn = sampling.sample(model, n, seed=seed, cond=cond, micro_batch=size)
+        return self.view.join(self.view.decode(drawn), None if self.classes else cond)
 
     def keep(self, weights: Mapping[str, Tensor]) -> None:
         """Write ``model.safetensors``, on rank 0."""
@@ -273,9 +278,9 @@ def labels_for(run: Run, label: str | int | None, n: int, seed: int) -> Tensor |
     )
 
 
-def label_event(classes: tuple[str, ...]) -> Event | None:
-    """Return the condition event of class labels, None for no classes."""
-    return Leaf((), Categorical(len(classes))) if classes else None
+def condition_event(view: View, classes: tuple[str, ...]) -> Event | None:
+    """Return the condition event: class labels, the columns that the view gives, or None."""
+    return Leaf((), Categorical(len(classes))) if classes else view.given
 
 
 def versions() -> dict[str, str]:

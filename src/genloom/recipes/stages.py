@@ -52,9 +52,9 @@ class Job:
         return TrainConfig(**self.run.facts["train"])
 
     @property
-    def labels(self) -> Tensor | None:
-        """The training labels of a conditional run."""
-        return self.dataset.train.labels if self.run.classes else None
+    def conditions(self) -> Tensor | None:
+        """What the training items of a conditional run are given."""
+        return self.run.conditions(self.dataset.train)
 
 
 def train(job: Job) -> Tensors:
@@ -98,7 +98,7 @@ def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
             noise = SampleNoise(key(job.seed, "closed", number), torch.arange(len(split)))
             values.append(view.perturb(view.encode(split.items), noise))
         noise = SampleNoise(key(job.seed, "fit"), torch.zeros(1, dtype=torch.int64))
-        figures = need(model, ClosedForm, "fit").fit(values[0], values[1], noise, job.labels)
+        figures = need(model, ClosedForm, "fit").fit(values[0], values[1], noise, job.conditions)
     job.run.keep_stage(stage.name, steps=1, seconds=time.perf_counter() - began, figures=figures)
     return dict(model.state_dict())
 
@@ -108,9 +108,9 @@ def _run(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     assert stage.objective is not None
     run, folder = job.run, job.run.folder / "checkpoints" / stage.name
     began = time.perf_counter()
-    stream = Stream(run.view.encode(job.dataset.train.items), job.labels, run.view.perturb)
+    stream = Stream(run.view.encode(job.dataset.train.items), job.conditions, run.view.perturb)
     state = State.fresh(model, stage.objective)
-    hooks = loop.Hooks(_validator(job), _previewer(run, stage.name) if job.previews else _no_preview)
+    hooks = loop.Hooks(_validator(job), _previewer(job, stage.name) if job.previews else _no_preview)
     resumed = loop.resume(state, folder)
     if "plan" not in run.stage(stage.name):
         bf16 = bool(ranks.agree(loop.wants_bf16(job.config, run.card.autocast)))
@@ -156,12 +156,12 @@ def _validator(job: Job) -> loop.Validate:
     view, part = job.run.view, job.dataset.valid.some(VALIDATION_ITEMS)
     noise = SampleNoise(key(job.seed, "valid"), torch.arange(len(part)))
     x = view.perturb(view.encode(part.items), noise)
-    labels = part.labels if job.run.classes else None
+    given = job.run.conditions(part)
 
     def validate(model: nn.Module) -> Mapping[str, float]:
         if not isinstance(model, Likelihood) or len(part) == 0:
             return {}
-        scored = view.to_data(scoring.log_prob(model, x, labels), x)
+        scored = view.to_data(scoring.log_prob(model, x, given), x)
         return {"loss": -float(scored.value.mean())}
 
     return validate
@@ -171,13 +171,15 @@ def _no_preview(model: nn.Module, step: int | None) -> None:
     """Draw nothing."""
 
 
-def _previewer(run: Run, stage: str) -> Callable[[nn.Module, int | None], None]:
+def _previewer(job: Job, stage: str) -> Callable[[nn.Module, int | None], None]:
     """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
+    run = job.run
     labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
+    given = run.view.conditions(job.dataset.train.items[torch.arange(PREVIEW_ITEMS) % len(job.dataset.train)])
 
     def preview(model: nn.Module, step: int | None) -> None:
         if ranks.rank() == 0:
-            items = run.sample(model, PREVIEW_ITEMS, seed=0, cond=labels)
+            items = run.sample(model, PREVIEW_ITEMS, seed=0, cond=given if labels is None else labels)
             if step is not None:
                 _keep_picture(run.folder / "samples", f"{stage}-{step:08d}", *run.modality.draw(items))
 
