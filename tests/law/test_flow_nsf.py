@@ -35,45 +35,6 @@ def labels(classes: int, count: int) -> Tensor | None:
     return torch.arange(count) % (classes + 1) if classes else None
 
 
-def one(model: VectorFlow, x: Tensor, cond: Tensor | None) -> Tensor:
-    return model.forward_and_log_det(x[None], None if cond is None else cond[None])[0][0]
-
-
-@pytest.mark.parametrize("classes", [0, CLASSES])
-@pytest.mark.parametrize("mixing", MIXINGS)
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("shape", [(1,), (2,), (2, 3)])
-def test_inverse_and_log_det(shape, form, mixing, classes) -> None:
-    model = random_model(shape, classes=classes, transform=form, mixing=mixing)
-    x = 2 * torch.randn(4, *shape, dtype=torch.float64)
-    cond = labels(classes, 4)
-    z, log_det = model.forward_and_log_det(x, cond)
-    assert (model.decode(z, cond) - x).abs().max() < 1e-9
-    for i in range(4):
-        label = None if cond is None else cond[i]
-        jacobian = torch.autograd.functional.jacobian(lambda v, label=label: one(model, v, label), x[i])
-        _, expected = jacobian.flatten(1).slogdet()
-        assert abs(log_det[i] - expected) < 1e-8
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_float32_inverse(form) -> None:
-    model = random_model((9,), transform=form).float()
-    x = torch.randn(64, 9)
-    assert (model.decode(model.encode(x)) - x).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_density_integrates_to_one(form) -> None:
-    model = random_model((2,), classes=CLASSES, transform=form)
-    side, count = 10.0, 250
-    axis = (torch.arange(count, dtype=torch.float64) + 0.5) * (2 * side / count) - side
-    grid = torch.cartesian_prod(axis, axis)
-    with torch.no_grad():
-        mass = model.log_density(grid, torch.ones(len(grid), dtype=torch.int64)).exp().sum()
-    assert abs(mass * (2 * side / count) ** 2 - 1) < 1e-3
-
-
 @pytest.mark.parametrize("classes", [0, CLASSES])
 @pytest.mark.parametrize("dim", [1, 2, 5, 40])
 def test_incremental_inverse_equals_the_passes(dim: int, classes: int) -> None:

@@ -23,13 +23,11 @@ from genloom.nn.flows import (
     FlowLayer,
     Mixing,
     VectorFlow,
+    limited,
     make_mixer,
     maximum_likelihood,
 )
 from genloom.nn.masked import Made, Prefix, blind_weights
-
-LARGEST_LOG_SCALE = math.log(1000.0)
-"""No layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
 
 
 class Config(card.Config):
@@ -60,7 +58,7 @@ class Config(card.Config):
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
@@ -80,7 +78,7 @@ class Affine(FlowLayer):
         return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
 
     def inverse(self, z: Tensor, context: Tensor | None) -> Tensor:
-        """Undo ``forward``, value by value. Not differentiable."""
+        """Undo ``forward``, value by value."""
         x = torch.empty_like(z)
         prefix = Prefix(self.made, z, context_columns(self.context, context))
         for d in range(len(z)):
@@ -88,11 +86,6 @@ class Affine(FlowLayer):
             x[d] = shift + limited(log_scale).exp() * z[d]
             prefix.read(x[d])
         return x
-
-
-def limited(log_scale: Tensor) -> Tensor:
-    """Squeeze log-scales smoothly into the open interval of ``LARGEST_LOG_SCALE``, with slope 1 at zero."""
-    return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
 CARD = Card(

@@ -48,7 +48,7 @@ class Config(card.Config):
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 

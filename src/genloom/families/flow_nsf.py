@@ -68,7 +68,7 @@ class Config(card.Config):
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
@@ -91,7 +91,7 @@ class Autoregressive(FlowLayer):
         return y, log_slope.sum(0)
 
     def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
-        """Undo ``forward``, value by value. Not differentiable."""
+        """Undo ``forward``, value by value."""
         x = torch.empty_like(y)
         prefix = Prefix(self.made, y, context_columns(self.context, context))
         for d in range(len(y)):

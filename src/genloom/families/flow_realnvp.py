@@ -60,7 +60,7 @@ class Config(card.Config):
         assert isinstance(model, Model)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
         objective = maximum_likelihood(
-            model, model.norm, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 

@@ -20,6 +20,9 @@ from genloom.core.randomness import Noise
 from genloom.nn.conditions import Condition, context_columns, context_map
 from genloom.nn.masked import affine
 
+LARGEST_LOG_SCALE = math.log(1000.0)
+"""No affine layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
+
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
 
@@ -30,6 +33,11 @@ def log_normal(z: Tensor) -> Tensor:
     """Return the log-density of standard normals: (B, ...) -> (B,) nats."""
     z = z.flatten(1)
     return -0.5 * (z.square().sum(1) + z.shape[1] * math.log(2 * math.pi))
+
+
+def limited(log_scale: Tensor) -> Tensor:
+    """Squeeze log-scales smoothly into the open interval of ``LARGEST_LOG_SCALE``, with slope 1 at zero."""
+    return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
 class ActNorm(nn.Module):
@@ -53,8 +61,9 @@ class ActNorm(nn.Module):
         return z * self.log_scale.exp() + self.shift
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        """Set the parameters in place from items (B, D)."""
+    def initialise(self, x: Tensor, cond: Value | None = None) -> None:  # noqa: ARG002
+        """Set the parameters in place from items (B, ...), whatever their conditions."""
+        x = x.flatten(1)
         spread = x.std(0, correction=0).clamp_min(1e-3)
         self.shift.copy_(x.mean(0))
         self.log_scale.copy_(spread.log())
@@ -210,7 +219,7 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
 
 def maximum_likelihood(
     model: nn.Module,
-    norm: ActNorm,
+    initialise: Callable[[Tensor, Value | None], None],
     score: Callable[[Tensor, Value | None], Tensor],
     condition: Condition | None,
     label_dropout: float,
@@ -219,16 +228,16 @@ def maximum_likelihood(
     """Return exact maximum likelihood, the first layer set from the first batch.
 
     Args:
-        norm: the model's entrance.
+        initialise: sets normalisations in place from the items and conditions of the first batch.
         score: log-likelihood (B,) of items given conditions, in nats.
         condition: what reads the conditions, None for none.
         label_dropout: share of labels replaced by "no label", for unconditional use.
     """
 
-    def initialise(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
-        norm.initialise(tensor(batch["x"]).flatten(1))
+    def standardise(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         if condition is not None and "cond" in batch:
             condition.initialise(tensor(batch["cond"]))
+        initialise(tensor(batch["x"]), batch.get("cond"))
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         x, cond = tensor(batch["x"]), batch.get("cond")
@@ -237,7 +246,7 @@ def maximum_likelihood(
         return Loss({"nll_per_value": -score(x, cond).mean() / x[0].numel()})
 
     phases = [
-        Phase("standardise", update=initialise, every=ONCE),
+        Phase("standardise", update=standardise, every=ONCE),
         Phase("likelihood", ("flow",), loss),
     ]
     return Objective({"flow": Group(model, optimiser)}, phases, Average())

@@ -84,7 +84,7 @@ class Made(nn.Module):
 class Prefix:
     """A ``Made`` that has read the first inputs and keeps its hidden units, each computed once.
 
-    Reading all D inputs costs one forward pass, not D. Not differentiable.
+    Reading all D inputs costs one forward pass, not D.
     """
 
     def __init__(self, made: Made, like: Tensor, context: Tensor | None = None) -> None:
@@ -103,7 +103,7 @@ class Prefix:
 
     def read(self, x: Tensor) -> None:
         """Take the next input (B,)."""
-        self._units[0][self._known] = x
+        self._append(0, self._known, x[None])
         before = [count[self._known] for count in self._counts]
         self._known += 1
         if self._known < self._features:
@@ -118,7 +118,14 @@ class Prefix:
                 units = layer.part(rows, self._units[depth - 1][: after[depth - 1]])
                 if depth == 1 and self._context is not None:
                     units = units + self._context[rows]
-                self._units[depth][rows] = units.relu_()
+                self._append(depth, rows.start, units.relu())
+
+    def _append(self, depth: int, start: int, units: Tensor) -> None:
+        """Keep units; in place where no gradient is wanted, as copies make drawing a third slower."""
+        if torch.is_grad_enabled():
+            self._units[depth] = torch.cat((self._units[depth][:start], units))
+        else:
+            self._units[depth][start : start + len(units)] = units
 
 
 def blind_weights(model: nn.Module) -> frozenset[str]:
