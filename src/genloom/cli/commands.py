@@ -23,6 +23,7 @@ from genloom.recipes import comparing, fitting
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
+from genloom.recipes.plane import TOY_SECONDS, draw_plane
 from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import open_run, versions
 from genloom.recipes.targets import RECIPES
@@ -286,6 +287,34 @@ def _list_recipes(json: bool) -> None:
             f"{name}  ({recipe.fit.family}, {budget}, target {recipe.target} nats)\n"
             f"    {recipe.protocol}; published: {recipe.published}"
         )
+    return None
+
+
+def toys_command(
+    *,
+    families: Annotated[str, Parameter(help="Names, separated by commas; all that can if absent.")] = "",
+    train: Training = TrainConfig(),  # noqa: B008
+    seed: Seed = 0,
+    out: Annotated[Path, Parameter(help="Folder of the picture and the runs.")] = Path("runs/toys"),
+    json: Json = False,
+) -> None:
+    """Fit families to points in the plane and draw the density or the samples of each, in one picture."""
+    gaps = draw_plane(
+        out,
+        train.lasting(TOY_SECONDS),
+        families=[name.strip() for name in families.split(",") if name.strip()],
+        seed=seed,
+        progress=not json,
+        command=spoken(),
+        say=speaker(),
+    )
+    if json:
+        return emit({"picture": str(out / "toys.png"), "gaps": gaps})
+    table = Table("family", *next(iter(gaps.values())), title="nats below the truth on test points")
+    for name, row in gaps.items():
+        table.add_row(name, *("" if gap is None else f"{gap:.3f}" for gap in row.values()))
+    Console().print(table)
+    print(out / "toys.png")
     return None
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "Draw from a trained run.",
     "evaluate": "Measure a trained run on its held-out data.",
     "reproduce": "Train towards a published result and set what was reached beside it.",
+    "toys": "Fit families to points in the plane and draw what each learned, in one picture.",
     "list": "List the families.",
     "info": "Show what a family is, takes and offers.",
     "doctor": "Check this installation and machine.",

@@ -2,14 +2,27 @@
 
 import io
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 SEPARATOR = 128
 SIDE, MARGIN = 360, 34
 MAX_POINTS = 2_000
+GAP, LINE, LABEL, INK = 10, 18, 150, "#1f2937"
+HEAT = ((255, 255, 255), (253, 186, 116), (234, 88, 12), (124, 45, 18), (28, 10, 5))
+
+
+@dataclass(frozen=True)
+class PictureRow:
+    """Pictures (3, H, W) uint8 with a caption below each."""
+
+    name: str
+    pictures: Sequence[np.ndarray]
+    captions: Sequence[str]
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:
@@ -37,6 +50,36 @@ def grid(pixels: np.ndarray, columns: int) -> np.ndarray:
         top, left = (i // columns) * (height + 1) + 1, (i % columns) * (width + 1) + 1
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def heat(shares: np.ndarray) -> np.ndarray:
+    """Return colours (3, H, W) uint8 of shares (H, W) in [0, 1], from white over orange to near black."""
+    stops = np.linspace(0, 1, len(HEAT))
+    return np.stack([np.interp(shares, stops, channel) for channel in zip(*HEAT, strict=True)]).astype(
+        np.uint8
+    )
+
+
+def sheet(rows: Sequence[PictureRow], columns: Sequence[str]) -> np.ndarray:
+    """Lay rows of equal pictures out under the names of columns, with a name and captions for each row.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    side = rows[0].pictures[0].shape[1]
+    step, left, top = side + GAP, LABEL, GAP + LINE
+    size = (left + step * len(columns), top + (step + LINE) * len(rows))
+    page = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    for j, name in enumerate(columns):
+        pen.text((left + j * step, GAP // 2), name, INK, font)
+    for i, row in enumerate(rows):
+        y = top + i * (step + LINE)
+        pen.text((GAP, y + side // 2), row.name, INK, font)
+        for j, (picture, caption) in enumerate(zip(row.pictures, row.captions, strict=True)):
+            page.paste(Image.fromarray(np.moveaxis(picture, 0, 2)), (left + j * step, y))
+            pen.text((left + j * step, y + side + 1), caption, INK, font)
+    return np.moveaxis(np.array(page), 2, 0)
 
 
 def scatter(

@@ -84,6 +84,54 @@ TOYS: Mapping[str, Toy] = {
 }
 
 
+def log_density(name: str, x: Tensor) -> Tensor | None:
+    """Return the true log-density of a toy at points (B, 2), in nats, (B,); None where no formula is at hand.
+
+    Args:
+        x: float64.
+    """
+    return _LOG_DENSITIES[name](x) if name in _LOG_DENSITIES else None
+
+
+def _log_gaussians(x: Tensor, means: Tensor, sd: float) -> Tensor:
+    """Return the log-density of equally likely Gaussians with means (K, 2)."""
+    square = (x[:, None] - means).square().sum(-1) / (2 * sd**2)
+    return (-square).logsumexp(1) - math.log(len(means) * 2 * math.pi * sd**2)
+
+
+def _log_two_moons(x: Tensor) -> Tensor:
+    """Put the mid-points of 200 short arcs of each moon in place of its line: exact to 1e-4."""
+    angle = math.pi * (torch.arange(200, dtype=torch.float64) + 0.5) / 200
+    upper = _polar(1.0, angle)
+    lower = _polar(1.0, angle + math.pi) + torch.tensor([1.0, 0.5], dtype=torch.float64)
+    return _log_gaussians(x, torch.cat([upper, lower]), 0.1)
+
+
+def _log_rings(x: Tensor) -> Tensor:
+    """Return the circles' densities, each blurred by a Gaussian: a Bessel function of the radius."""
+    radius, ring, variance = x.norm(dim=1)[:, None], torch.arange(1, 5, dtype=torch.float64), 0.1**2
+    bent = torch.special.i0e(radius * ring / variance).log() - (radius - ring).square() / (2 * variance)
+    return bent.logsumexp(1) - math.log(4 * 2 * math.pi * variance)
+
+
+def _log_checkerboard(x: Tensor) -> Tensor:
+    column, row = ((x + 4) / 2).floor().unbind(1)
+    dark = ((column + row) % 2 == 0) & (x.abs() < 4).all(1)
+    return torch.where(dark, -math.log(32), -math.inf).double()
+
+
+def _log_eight_gaussians(x: Tensor) -> Tensor:
+    return _log_gaussians(x, _polar(2.0, math.pi / 4 * torch.arange(8, dtype=torch.float64)), 0.2)
+
+
+_LOG_DENSITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "two_moons": _log_two_moons,
+    "rings": _log_rings,
+    "checkerboard": _log_checkerboard,
+    "eight_gaussians": _log_eight_gaussians,
+}
+
+
 def draw_toy(name: str, count: int, seed: int) -> Reading:
     """Draw ``count`` points of a toy; point i depends on the name, the seed and i only."""
     points, labels = TOYS[name](SampleNoise(key("toy", name, seed), torch.arange(count)))
