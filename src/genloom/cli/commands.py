@@ -23,6 +23,7 @@ from genloom.recipes import comparing, fitting
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
+from genloom.recipes.novelty import measure_novelty
 from genloom.recipes.plane import TOY_SECONDS, draw_plane
 from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import open_run, versions
@@ -287,6 +288,41 @@ def _list_recipes(json: bool) -> None:
             f"{name}  ({recipe.fit.family}, {budget}, target {recipe.target} nats)\n"
             f"    {recipe.protocol}; published: {recipe.published}"
         )
+    return None
+
+
+def novelty_command(
+    run: Path,
+    source: str,
+    *,
+    data: Reading = DataOptions(),  # noqa: B008
+    background: Annotated[
+        Path | None, Parameter(help="A run to divide out; independent values of the same data if absent.")
+    ] = None,
+    limit: Annotated[int, Parameter(help="Most items of each sort to score.")] = 1000,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Score a run's own test items and those of another source, and say how well each score tells them apart.
+
+    Args:
+        run: a run directory of a family with a likelihood.
+        source: a data set's name, a file or a folder, of items of the same form.
+    """
+    out = out or run / f"novelty-{Path(source).stem}"
+    limit = at_least(2, limit, "--limit")
+    found = measure_novelty(
+        open_run(run), source, data, out, background=background, limit=limit, command=spoken(), say=speaker()
+    )
+    if json:
+        return emit({**found.to_json(), "picture": str(found.picture)})
+    table = Table(
+        "score", "area under ROC", "95% interval", title=f"{source} against the run's own test items"
+    )
+    for name, (area, lo, hi) in found.areas.items():
+        table.add_row(name, f"{area:.3f}", f"{lo:.3f} – {hi:.3f}")
+    Console().print(table)
+    print(f"{found.nats[0]:.1f} nats an own item, {found.nats[1]:.1f} a foreign one; {found.picture}")
     return None
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "Train one family on a data set, a file or a folder.",
     "sample": "Draw from a trained run.",
     "evaluate": "Measure a trained run on its held-out data.",
+    "novelty": "Tell foreign data from a run's own by its likelihood, in several ways.",
     "reproduce": "Train towards a published result and set what was reached beside it.",
     "toys": "Fit families to points in the plane and draw what each learned, in one picture.",
     "list": "List the families.",

@@ -20,6 +20,7 @@ from genloom.metrics.figures import (
     student,
     wilson,
 )
+from genloom.metrics.ranking import auroc
 from genloom.metrics.rates import bits_per_dim, likelihood_figure, nats_per_item
 from genloom.metrics.registry import METRICS, Metric, measure
 from genloom.metrics.two_sample import c2st
@@ -31,6 +32,7 @@ __all__ = [
     "Fingerprint",
     "Jackknife",
     "Metric",
+    "auroc",
     "bits_per_dim",
     "bootstrap",
     "c2st",

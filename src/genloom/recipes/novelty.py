@@ -1,0 +1,142 @@
+"""Tell foreign data from a model's own by its likelihood, in several ways."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom.core.capabilities import Likelihood, need
+from genloom.core.errors import ConfigError, DataError
+from genloom.core.serial import to_json
+from genloom.metrics import auroc
+from genloom.modalities.base import Dataset, Split
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.evaluating import data_of, score
+from genloom.recipes.fitting import FitConfig, fit
+from genloom.recipes.runs import Run, open_run, versions
+from genloom.tasks import novelty as tasks
+from genloom.train.checkpoint import write_atomically
+
+SHOWN = 64
+MARK = "novelty.json"
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """How well each score tells foreign items from the run's own test items: areas with their intervals."""
+
+    areas: Mapping[str, tuple[float, float, float]]
+    nats: tuple[float, float]
+    picture: Path
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the areas and the mean nats of own and foreign items."""
+        areas = {name: {"auroc": a, "lo": lo, "hi": hi} for name, (a, lo, hi) in self.areas.items()}
+        return {"scores": areas, "own_nats": self.nats[0], "foreign_nats": self.nats[1]}
+
+
+def measure_novelty(
+    run: Run,
+    source: str,
+    options: DataOptions,
+    out: Path,
+    *,
+    background: Path | None = None,
+    limit: int = 1000,
+    command: str = "",
+    say: Callable[[str], None] = print,
+) -> Novelty:
+    """Score the test items of a run's own data and of a foreign source, and compare.
+
+    Writes ``novelty.json``, ``scores.csv`` with a line for each item, and a picture of the foreign items that
+    look least foreign.
+
+    Args:
+        options: how the foreign source is read; as the run's own data if they are the defaults.
+        background: a run on the same data whose likelihood is divided out; values of an item taken as
+            independent of each other if absent.
+        limit: at most this many items of each sort.
+
+    Raises:
+        Unsupported: the run's model has no likelihood.
+        DataError: the foreign items are not of the form of the run's own.
+        ConfigError: ``out`` holds something else.
+    """
+    if out.exists() and not (out / MARK).exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} holds something else: choose another --out")
+    need(run.load(), Likelihood, "novelty")
+    dataset = data_of(run)
+    foreign = open_data(source, _reading(run, options)).test.some(limit)
+    _check(run, foreign, source)
+    behind = open_run(background) if background else _independent(run, dataset, out / "background", command)
+    parts = (dataset.test.some(limit), foreign)
+    trained = _nats(run, dataset.train.some(limit))
+    found = []
+    for name, part in zip(("own", "foreign"), parts, strict=True):
+        say(f"scoring {len(part):,} {name} items")
+        found.append(tasks.scores(_nats(run, part), trained, _nats(behind, part), part.items))
+    areas = {name: auroc(found[0][name], found[1][name]) for name in found[0]}
+    own, strange = (float(scores["likelihood"].mean()) for scores in found)
+    picture = _least_foreign(run, foreign, found[1], areas, out)
+    result = Novelty(areas, (own, strange), picture)
+    _write_scores(found, out / "scores.csv")
+    facts = {"run": str(run.folder), "foreign": source, "command": command, "versions": versions()}
+    write_atomically(out / MARK, to_json({**facts, **result.to_json()}).encode())
+    return result
+
+
+def _reading(run: Run, options: DataOptions) -> DataOptions:
+    """Return how to read the foreign source: what concerns the form of items as for the run's own."""
+    if options != DataOptions():
+        return options
+    own = DataOptions(**run.facts["data"]["options"])
+    return DataOptions(binarise=own.binarise, size=own.size)
+
+
+def _check(run: Run, split: Split, source: str) -> None:
+    try:
+        run.modality.check(split.items)
+    except DataError as error:
+        raise DataError(f"{source} does not have the form of the run's own data: {error}") from error
+
+
+def _independent(run: Run, dataset: Dataset, folder: Path, command: str) -> Run:
+    facts = run.facts["data"]
+    config = FitConfig(
+        "baseline.independent", facts["source"], data=DataOptions(**facts["options"]), conditional="no"
+    )
+    return fit(config, folder, dataset=dataset, previews=False, progress=False, command=command)
+
+
+def _nats(run: Run, split: Split) -> Tensor:
+    """Return negative log-likelihoods (n,) in nats of the data."""
+    return -score(run.load(), run, split).value
+
+
+def _least_foreign(
+    run: Run,
+    foreign: Split,
+    scores: Mapping[str, Tensor],
+    areas: Mapping[str, tuple[float, float, float]],
+    out: Path,
+) -> Path:
+    """Draw the foreign items that the best score takes for the run's own first."""
+    best = max(areas, key=lambda name: areas[name][0])
+    order = scores[best].argsort()[:SHOWN]
+    media, content = run.modality.draw(foreign.items[order])
+    path = out / f"least-foreign.{'svg' if 'svg' in media else 'png'}"
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+    return path
+
+
+def _write_scores(found: list[Mapping[str, Tensor]], path: Path) -> None:
+    names = list(found[0])
+    lines = [",".join(["group", *names])]
+    for group, scores in zip(("own", "foreign"), found, strict=True):
+        rows = torch.stack([scores[name] for name in names], 1).tolist()
+        lines += [",".join([group, *(f"{value:.6g}" for value in row)]) for row in rows]
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
