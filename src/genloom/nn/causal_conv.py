@@ -65,6 +65,71 @@ def pixels_left(inputs: int, outputs: int, reach: int) -> ShiftedConv:
     return ShiftedConv(inputs, outputs, (1, reach), above=0, left=reach)
 
 
+class Stem(nn.Module):
+    """Starts a vertical stack, which sees rows above, and a horizontal one, which sees pixels to the left.
+
+    Class labels and learned positions (van den Oord et al. 2016, arXiv:1606.05328, section 2.3:
+    location-dependent bias) are added once: residual streams carry them to every layer.
+
+    Args:
+        shape: channels, height and width of the image.
+        width: channels of each stack.
+        reach: how many rows and pixels are seen; 3 makes the 7x7 window of the papers.
+        classes: the number of labels, 0 for none.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], width: int, reach: int, classes: int) -> None:
+        super().__init__()
+        self.reach = reach
+        self.above = rows_above(shape[0], width, reach)
+        self.left = pixels_left(shape[0], width, reach)
+        self.position = nn.Parameter(torch.zeros(*shape[1:], 2 * width))
+        self.label = nn.Embedding(classes + 1, 2 * width) if classes else None
+
+    def bias(self, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is added to the vertical and the horizontal stack, (B or 1, H, W, width)."""
+        start = self.position[None]
+        if self.label is not None:
+            start = start + self.label(label)[:, None, None]
+        v, h = start.chunk(2, -1)
+        return v, h
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Map pixels (B, H, W, C) and labels (B,) to both stacks, (B, H, W, width)."""
+        v, h = self.above(x), self.left(x)
+        bias_v, bias_h = self.bias(label)
+        return v + bias_v.to(v.dtype), h + bias_h.to(h.dtype)
+
+
+class StemCache:
+    """The pixels that have been read so far, and what a ``Stem`` makes of them."""
+
+    def __init__(self, stem: Stem, label: Tensor) -> None:
+        weight, reach = stem.above.weight, stem.reach
+        height, width, _ = stem.position.shape
+        self.stem = stem
+        self.canvas = weight.new_zeros(len(label), height + reach, width + 2 * reach, weight.shape[1])
+        self.left = stem.left.weight.permute(2, 3, 1, 0).flatten(0, 2)
+        self.bias_v, self.bias_h = stem.bias(label)
+        self.offset: Sequence[Tensor] = ()
+
+    def row(self, i: int) -> Tensor:
+        """Return row i of the vertical stack, (B, W, width)."""
+        self.offset = (self.bias_h[:, i] + self.stem.left.bias).unbind(1)
+        return (
+            self.stem.above.windowed(self.canvas[:, i : i + self.stem.reach]).squeeze(1) + self.bias_v[:, i]
+        )
+
+    def pixel(self, i: int, j: int) -> Tensor:
+        """Return pixel (i, j) of the horizontal stack, (B, width)."""
+        reach = self.stem.reach
+        return self.canvas[:, i + reach, j : j + reach].flatten(1) @ self.left + self.offset[j]
+
+    def read(self, i: int, j: int, pixel: Tensor) -> None:
+        """Take pixel (i, j), (B, C)."""
+        self.canvas[:, i + self.stem.reach, j + self.stem.reach] = pixel
+
+
 class GatedLayer(nn.Module):
     """One layer of the vertical and horizontal stacks of a gated PixelCNN.
 
