@@ -17,6 +17,7 @@ from genloom.nn.raster import PixelModel
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "pixelcnn": ("ar.pixelcnn", {"channels": 6, "dilations": (1, 2), "reach": 2, "mixtures": 3}),
+    "pixelcnnpp": ("ar.pixelcnnpp", {"channels": 4, "scales": 3, "reach": 1, "mixtures": 3}),
 }
 LABEL = Leaf((), Categorical(3))
 TINY = {

@@ -19,16 +19,24 @@ class ShiftedConv(nn.Module):
     Args:
         kernel: taps along rows and columns.
         above, left: how far before the output the first tap lies.
+        stride: keeps the outputs at multiples of it, along rows and columns.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: tuple[int, int], above: int, left: int, dilation: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        above: int,
+        left: int,
+        dilation: int = 1,
+        stride: int = 1,
     ) -> None:
         super().__init__()
         bound = (inputs * kernel[0] * kernel[1]) ** -0.5
         self.weight = nn.Parameter(torch.empty(outputs, inputs, *kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(outputs))
-        self.dilation = dilation
+        self.dilation, self.stride = dilation, stride
         right, below = (kernel[1] - 1) * dilation - left, (kernel[0] - 1) * dilation - above
         self.padding = (0, 0, left, right, above, below)
 
@@ -51,8 +59,34 @@ class ShiftedConv(nn.Module):
 
     def windowed(self, padded: Tensor) -> Tensor:
         """Convolve an image that is padded already."""
-        y = F.conv2d(padded.permute(0, 3, 1, 2), self.weight, self.bias, dilation=self.dilation)
+        x = padded.permute(0, 3, 1, 2)
+        y = F.conv2d(x, self.weight, self.bias, stride=self.stride, dilation=self.dilation)
         return y.permute(0, 2, 3, 1)
+
+
+class ConvCache:
+    """The input of a ``ShiftedConv`` as far as it is known, whose outputs are computed row by row or pixel by
+    pixel. Its window ends at the output's own row and, for pixels, at its own column.
+    """
+
+    def __init__(self, conv: ShiftedConv, batch: int, height: int, width: int) -> None:
+        _, inputs, rows, columns = conv.weight.shape
+        _, _, self.first, right, self.above, _ = conv.padding
+        self.conv, self.d = conv, conv.dilation
+        self.rows, self.columns = (rows - 1) * self.d + 1, (columns - 1) * self.d + 1
+        self.canvas = conv.weight.new_zeros(batch, height + self.above, width + self.first + right, inputs)
+        self.weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
+
+    def row(self, i: int, x: Tensor) -> Tensor:
+        """Take row i of the input, (B, W, inputs), and return that of the output, (B, W', outputs)."""
+        self.canvas[:, i + self.above, self.first : self.first + x.shape[1]] = x
+        return self.conv.windowed(self.canvas[:, i : i + self.rows]).squeeze(1)
+
+    def pixel(self, i: int, j: int, x: Tensor) -> Tensor:
+        """Take pixel (i, j) of the input, (B, inputs), and return what the window ending there gives."""
+        self.canvas[:, i + self.above, j + self.first] = x
+        window = self.canvas[:, i : i + self.rows : self.d, j : j + self.columns : self.d]
+        return torch.addmm(self.conv.bias, window.flatten(1), self.weight)
 
 
 def rows_above(inputs: int, outputs: int, reach: int) -> ShiftedConv:
