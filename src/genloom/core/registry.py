@@ -15,6 +15,8 @@ BUILT_IN: Mapping[str, str] = {
     "ar.made": "genloom.families.ar_made",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
     "ar.pixelcnnpp": "genloom.families.ar_pixelcnnpp",
+    "ar.pixelrnn": "genloom.families.ar_pixelrnn",
+    "ar.pixelsnail": "genloom.families.ar_pixelsnail",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",

@@ -65,27 +65,29 @@ class ShiftedConv(nn.Module):
 
 
 class ConvCache:
-    """The input of a ``ShiftedConv`` as far as it is known, whose outputs are computed row by row or pixel by
-    pixel. Its window ends at the output's own row and, for pixels, at its own column.
+    """The known part of a ``ShiftedConv``'s input, for outputs one row or one pixel at a time.
+
+    The window ends at the output's own row and, for pixels, at its own column.
     """
 
     def __init__(self, conv: ShiftedConv, batch: int, height: int, width: int) -> None:
-        _, inputs, rows, columns = conv.weight.shape
-        _, _, self.first, right, self.above, _ = conv.padding
-        self.conv, self.d = conv, conv.dilation
-        self.rows, self.columns = (rows - 1) * self.d + 1, (columns - 1) * self.d + 1
-        self.canvas = conv.weight.new_zeros(batch, height + self.above, width + self.first + right, inputs)
+        _, inputs, *kernel = conv.weight.shape
+        _, _, self.left, right, self.above, _ = conv.padding
+        self.conv = conv
+        self.rows, self.columns = ((taps - 1) * conv.dilation + 1 for taps in kernel)
+        self.canvas = conv.weight.new_zeros(batch, height + self.above, width + self.left + right, inputs)
         self.weight = conv.weight.permute(2, 3, 1, 0).flatten(0, 2)
 
     def row(self, i: int, x: Tensor) -> Tensor:
         """Take row i of the input, (B, W, inputs), and return that of the output, (B, W', outputs)."""
-        self.canvas[:, i + self.above, self.first : self.first + x.shape[1]] = x
+        self.canvas[:, i + self.above, self.left : self.left + x.shape[1]] = x
         return self.conv.windowed(self.canvas[:, i : i + self.rows]).squeeze(1)
 
     def pixel(self, i: int, j: int, x: Tensor) -> Tensor:
         """Take pixel (i, j) of the input, (B, inputs), and return what the window ending there gives."""
-        self.canvas[:, i + self.above, j + self.first] = x
-        window = self.canvas[:, i : i + self.rows : self.d, j : j + self.columns : self.d]
+        self.canvas[:, i + self.above, j + self.left] = x
+        d = self.conv.dilation
+        window = self.canvas[:, i : i + self.rows : d, j : j + self.columns : d]
         return torch.addmm(self.conv.bias, window.flatten(1), self.weight)
 
 
@@ -207,7 +209,7 @@ class GatedLayerCache:
         weight, d = layer.mix.weight, layer.dilation
         channels = weight.shape[1] // 3
         self.layer = layer
-        self.above = weight.new_zeros(batch, height + d, width + 2 * d, channels)
+        self.vertical = ConvCache(layer.vertical, batch, height, width)
         self.left = weight.new_zeros(batch, width + d, channels)
         self.from_horizontal = weight[:, : 2 * channels].t().contiguous()
         self.from_vertical = weight[:, 2 * channels :].contiguous()
@@ -216,11 +218,9 @@ class GatedLayerCache:
 
     def row(self, i: int, v: Tensor) -> Tensor:
         """Advance row i of the vertical stack, (B, W, C), and start the horizontal stack's row."""
-        layer, d = self.layer, self.layer.dilation
-        self.above[:, i + d, d : d + v.shape[1]] = v
-        a, b = layer.vertical.windowed(self.above[:, i : i + d + 1]).squeeze(1).chunk(2, -1)
+        a, b = self.vertical.row(i, v).chunk(2, -1)
         v = v + a * b.sigmoid()
-        self.link = F.linear(v, self.from_vertical, layer.mix.bias).unbind(1)
+        self.link = F.linear(v, self.from_vertical, self.layer.mix.bias).unbind(1)
         return v
 
     def pixel(self, j: int, h: Tensor) -> Tensor:
