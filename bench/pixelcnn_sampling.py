@@ -14,20 +14,23 @@ from torch import Tensor
 
 from genloom.core.events import Binary, Leaf
 from genloom.core.randomness import SampleNoise
-from genloom.families.ar_pixelcnn import Config, Model
+from genloom.families.ar_pixelcnn import Config
+from genloom.nn.pixels import UNKNOWN
+from genloom.nn.raster import PixelModel
 
 BATCH = 16
 
 
 @torch.no_grad()
-def naive_sample(model: Model, noise: SampleNoise) -> Tensor:
+def naive_sample(model: PixelModel, noise: SampleNoise) -> Tensor:
     """Draw with one full pass of the network for each pixel."""
     channels, height, width = model.shape
-    u = noise.uniform(height, width, model.pixel.uniforms_needed).to(model.position)
+    u = noise.uniform(height, width, model.pixel.uniforms_needed).to(next(model.parameters()))
     x = torch.zeros(len(u), channels, height, width, dtype=torch.int64)
+    unknown = torch.full((len(u), channels), UNKNOWN)
     for i in range(height):
         for j in range(width):
-            x[:, :, i, j] = model.pixel.draw(model(x)[:, i, j], u[:, i, j])
+            x[:, :, i, j] = model.pixel.draw(model(x)[:, i, j], u[:, i, j], unknown)
     return x
 
 
@@ -43,7 +46,7 @@ def main(rounds: int) -> None:
     event = Leaf((1, 28, 28), Binary())
     torch.manual_seed(0)
     model = Config.preset(event).build(event, None)
-    assert isinstance(model, Model)
+    assert isinstance(model, PixelModel)
     times = []
     for _ in range(rounds):
         cached, _ = seconds(model.sample)

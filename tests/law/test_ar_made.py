@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from genloom.core.events import Binary, Categorical, Leaf, Real
 from genloom.core.likelihood import Bound
@@ -102,9 +103,32 @@ def test_values_are_drawn_as_they_are_scored(cond: Leaf | None) -> None:
     label = None if cond is None else torch.tensor([0, 1, 2, 3])
     x, source = model.sample(SampleNoise(2, torch.arange(4)), label), SampleNoise(2, torch.arange(4))
     source.integers(1)
-    source.uniform()
     z = torch.stack([source.normal().double() for _ in range(6)], 1)
     with torch.no_grad():
         raw = model.made(x.t(), model._context(label, 4)).permute(2, 1, 0)
         mean, log_std = raw.unbind(-1)
     torch.testing.assert_close(mean + log_std.clamp(-7, 5).exp() * z, x)
+
+
+@pytest.mark.parametrize("orders", [1, 3])
+def test_infilling_draws_each_unknown_value_given_those_before_it_in_the_order(orders: int) -> None:
+    """The frequency of a completion is the mean over orders of the product of its unknown conditionals."""
+    event, n = DISCRETE["bits"], 20_000
+    model, every = make(event, orders), states(event)
+    known = torch.tensor([False, True, False, True, False])
+    x = torch.tensor([0, 1, 0, 0, 0])
+    filled = model.infill(x.expand(n, 5), known.expand(n, 5), SampleNoise(3, torch.arange(n)))
+    assert torch.equal(filled[:, known], x[known].expand(n, 2))
+    p = torch.zeros(len(every), dtype=torch.float64)
+    with torch.no_grad():
+        for order in model.permutations:
+            inputs = (every.double() * 2 - 1)[:, order].t()
+            raw = functional_call(model.made, model._permuted(order), (inputs, None))
+            nats = model.output.log_prob(raw.permute(2, 1, 0), every[:, order])
+            p += nats.masked_fill(known[order], 0).sum(1).exp() / orders
+    legal = (every[:, known] == x[known]).all(1)
+    assert float(p[legal].sum()) == pytest.approx(1, abs=1e-10)
+    counts = torch.bincount((filled * torch.tensor([16, 8, 4, 2, 1])).sum(1), minlength=32).double()
+    assert not counts[~legal].any()
+    statistic = float(((counts - n * p).square() / (n * p))[legal].sum())
+    assert statistic < 7 + 5 * 14**0.5

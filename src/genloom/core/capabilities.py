@@ -22,6 +22,22 @@ class Sampler(ABC):
         """Draw one item for each row of ``noise`` (and of ``cond``)."""
 
 
+class Infill(ABC):
+    """Completes items of which some values are known."""
+
+    @abstractmethod
+    def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
+        """Return items with the known values of ``x`` and a draw of the others.
+
+        A model says from which distribution: it need not be exactly p(unknown | known, cond).
+
+        Args:
+            x: items; what stands at unknown places has no effect, as long as it is legal.
+            known: booleans in the shape of x, one value's own.
+            noise: a row for each item.
+        """
+
+
 class Likelihood(ABC):
     """Scores items."""
 
@@ -81,7 +97,16 @@ class ClosedForm(ABC):
         """
 
 
-CAPABILITIES: tuple[type, ...] = (Sampler, Likelihood, Latent, Invertible, Denoiser, Energy, ClosedForm)
+CAPABILITIES: tuple[type, ...] = (
+    Sampler,
+    Infill,
+    Likelihood,
+    Latent,
+    Invertible,
+    Denoiser,
+    Energy,
+    ClosedForm,
+)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from genloom.core import card
-from genloom.core.capabilities import Likelihood, Sampler
+from genloom.core.capabilities import Infill, Likelihood, Sampler
 from genloom.core.card import Card, Reference
 from genloom.core.events import Batch, Event, Leaf, Real, Value, flat_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
@@ -62,7 +62,7 @@ class Config(card.Config):
         return [Stage("fit", objective, self.batch_size)]
 
 
-class Model(nn.Module, Sampler, Likelihood):
+class Model(nn.Module, Sampler, Likelihood, Infill):
     """A product of conditionals in each of some orders of the values; the model is their equal mixture.
 
     Weights belong to values, not to places, so that all orders share them (Germain et al., section 4.2).
@@ -87,7 +87,7 @@ class Model(nn.Module, Sampler, Likelihood):
         """Return log p of items (B, *S) as a product in one order, (B,) nats."""
         flat = items(x, self.leaf.extents).flatten(1)
         permutation = self.permutations[order]
-        dtype = next(self.parameters()).dtype
+        dtype = self._dtype()
         inputs = to_input(self.leaf, flat, dtype).t()[permutation]
         raw = functional_call(self.made, self._permuted(permutation), (inputs, self._context(cond, len(x))))
         parameters = raw.permute(2, 1, 0).to(dtype)
@@ -103,21 +103,43 @@ class Model(nn.Module, Sampler, Likelihood):
     def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
         """Draw value by value, each item in an order of its own."""
         chosen = noise.integers(len(self.permutations))
-        drawn = [self._sample_in_order(noise, cond, order) for order in range(len(self.permutations))]
-        x = torch.stack(drawn, 1)[torch.arange(len(chosen)), chosen]
-        return x.view(-1, *self.leaf.extents)
+        nothing = torch.zeros(len(chosen), self.leaf.dim, dtype=torch.bool)
+        return self._complete(nothing.to(self._dtype()), nothing, chosen, noise, cond)
 
-    def _sample_in_order(self, noise: Noise, cond: Value | None, order: int) -> Tensor:
-        """Draw items (B, D) value by value; the whole costs one pass of the network."""
-        permutation, rows = self.permutations[order], noise.uniform().shape[0]
+    @torch.no_grad()
+    def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Tensor:
+        """Draw each unknown value from p(value | all values before it), known or drawn.
+
+        Each item takes an order of its own. Known values after an unknown one do not bear on it: these are
+        samples of p(unknown | known) where the order has all known values first.
+        """
+        chosen = noise.integers(len(self.permutations))
+        flat, given = (items(value, self.leaf.extents).flatten(1) for value in (x, known))
+        return self._complete(flat, given, chosen, noise, cond)
+
+    def _complete(self, x: Tensor, known: Tensor, chosen: Tensor, noise: Noise, cond: Value | None) -> Tensor:
+        """Return items (B, *S) in whose chosen order (B,) the unknown values of x (B, D) are drawn."""
+        orders = range(len(self.permutations))
+        drawn = torch.stack([self._complete_in_order(x, known, noise, cond, order) for order in orders], 1)
+        return drawn[torch.arange(len(chosen)), chosen].view(-1, *self.leaf.extents)
+
+    def _complete_in_order(
+        self, x: Tensor, known: Tensor, noise: Noise, cond: Value | None, order: int
+    ) -> Tensor:
+        """Return items (B, D), their unknown values drawn in one order; the whole costs one pass."""
+        permutation, rows = self.permutations[order], len(x)
         made = copy.deepcopy(self.made)
         made.load_state_dict(self._permuted(permutation), strict=False)
-        like = next(self.parameters()).new_empty(self.leaf.dim, rows)
-        prefix, x = Prefix(made, like, self._context(cond, rows)), list[Tensor]()
-        for _ in range(self.leaf.dim):
-            x.append(self.output.draw(prefix.outputs().t(), noise))
-            prefix.read(to_input(self.leaf, x[-1], like.dtype))
-        return torch.stack(x, 1)[:, permutation.argsort()]
+        like = torch.empty(self.leaf.dim, rows, dtype=self._dtype())
+        prefix, values = Prefix(made, like, self._context(cond, rows)), list[Tensor]()
+        for place in permutation.tolist():
+            drawn = self.output.draw(prefix.outputs().t(), noise)
+            values.append(torch.where(known[:, place], x[:, place].to(drawn.dtype), drawn))
+            prefix.read(to_input(self.leaf, values[-1], like.dtype))
+        return torch.stack(values, 1)[:, permutation.argsort()]
+
+    def _dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
 
     def _permuted(self, permutation: Tensor) -> dict[str, Tensor]:
         """Return the first and last layer's parameters with values in another order."""

@@ -113,6 +113,12 @@ RECIPES: Mapping[str, Recipe] = {
         "gated PixelCNN 81.50, PixelCNN 81.45 (pytorch-generative)",
         f"{BINARISED}, exact",
     ),
+    "mnist-pixelsnail": Recipe(
+        _mnist("ar.pixelsnail", "60m"),
+        AtMost(83.0),
+        "PixelSNAIL 78.61 (pytorch-generative)",
+        f"{BINARISED}, exact",
+    ),
     "mnist-vae": Recipe(
         _mnist("vae.gaussian", "30m", hidden=200, latent_dim=50),
         AtMost(87.5),

@@ -15,6 +15,7 @@ from genloom.core.capabilities import (
     ClosedForm,
     Denoiser,
     Energy,
+    Infill,
     Invertible,
     Latent,
     Likelihood,
@@ -154,6 +155,23 @@ def samples_do_not_see_each_other(case: Case) -> None:
         b = sampler(case).sample(SampleNoise(0, far), others)
     first = slice(0, 3)
     require(equal(take(a, first), take(b, first)), "a sample depends on the other rows of its batch")
+
+
+def infilling_keeps_what_is_known(case: Case) -> None:
+    """Items are completed legally, keep what is known, and see neither each other nor what is not known."""
+    x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.labels(BATCH)
+    known = torch.rand(x.shape, generator=generator("testing")) < 0.5
+
+    def infill(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return tensor(as_capability(case, Infill).infill(x, known, row_noise(BATCH), labels))
+
+    filled = infill(x)
+    require_legal(case.event, filled, BATCH)
+    require(torch.equal(filled[known], x[known]), "a known value is not kept")
+    require(torch.equal(infill(torch.where(known, x, others)), filled), "unknown places have an effect")
+    beside = infill(torch.cat([x[:3], others[3:]]))
+    require(torch.equal(beside[:3], filled[:3]), "an item depends on the others of its batch")
 
 
 def likelihood_keeps_its_word(case: Case) -> None:

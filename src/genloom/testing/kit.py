@@ -6,7 +6,16 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from genloom.core.capabilities import ClosedForm, Denoiser, Energy, Invertible, Latent, Likelihood, Sampler
+from genloom.core.capabilities import (
+    ClosedForm,
+    Denoiser,
+    Energy,
+    Infill,
+    Invertible,
+    Latent,
+    Likelihood,
+    Sampler,
+)
 from genloom.core.events import Event
 from genloom.testing import checks
 from genloom.testing.checks import each_case, naming
@@ -91,6 +100,7 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
     by_capability: list[tuple[type, str, Callable[..., None]]] = [
         (Sampler, "samples", checks.samples_are_legal),
         (Sampler, "sample_count", checks.samples_do_not_depend_on_how_many),
+        (Infill, "infill", checks.infilling_keeps_what_is_known),
         (Likelihood, "likelihood", checks.likelihood_keeps_its_word),
         (Likelihood, "likelihood_shapes", checks.likelihood_refuses_other_shapes),
         (Latent, "latent", checks.codes_decode),

@@ -1,0 +1,56 @@
+"""Complete items so that the completion of item i under seed s is the same whatever the number of items."""
+
+import torch
+from torch import Tensor, nn
+
+from genloom.core.capabilities import Infill, need
+from genloom.core.errors import DataError
+from genloom.core.events import Value, stack, take, tensor
+from genloom.core.randomness import SampleNoise
+from genloom.tasks.sampling import MICRO_BATCH
+
+
+@torch.no_grad()
+def infill(
+    model: nn.Module,
+    x: Tensor,
+    known: Tensor,
+    *,
+    seed: int = 0,
+    cond: Tensor | None = None,
+    micro_batch: int = MICRO_BATCH,
+) -> Value:
+    """Keep the known values of items and draw the others, as the model's ``infill`` says.
+
+    Args:
+        x: (n, *S) items of the model's event; what stands at unknown places has no effect.
+        known: booleans, (n, *S), or of a shape that broadcasts to it, such as (*S,) for all items alike.
+        cond: (n,) conditions, None for unconditional.
+        micro_batch: rows a pass; the last pass is filled up and its surplus dropped.
+
+    Raises:
+        DataError: ``known`` is not of booleans, or of another shape than the items.
+        Unsupported: the model cannot infill.
+    """
+    completer = need(model, Infill, "infill")
+    model.eval()
+    mask = _fitted(known, x)
+    parts = []
+    for start in range(0, len(x), micro_batch):
+        index = torch.arange(start, start + micro_batch)
+        rows = index.clamp_max(len(x) - 1)
+        part = None if cond is None else cond[rows]
+        filled = completer.infill(x[rows], mask[rows], SampleNoise(seed, index), part)
+        parts.append(take(filled, slice(0, len(x) - start)))
+    return stack(parts)
+
+
+def _fitted(known: Tensor, x: Tensor) -> Tensor:
+    """Return the mask in the shape of the items."""
+    if tensor(known).dtype is not torch.bool:
+        raise DataError(f"what is known must be booleans, not {known.dtype}")
+    try:
+        return known.expand_as(x)
+    except RuntimeError:
+        shapes = f"{tuple(known.shape)} does not fit items of shape {tuple(x.shape)}"
+        raise DataError(f"what is known, of shape {shapes}") from None
