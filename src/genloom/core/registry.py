@@ -16,6 +16,7 @@ BUILT_IN: Mapping[str, str] = {
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
+    "vae.conditional": "genloom.families.vae_conditional",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.maf": "genloom.families.flow_maf",
     "flow.nice": "genloom.families.flow_nice",
