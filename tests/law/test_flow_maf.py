@@ -9,8 +9,8 @@ from torch import Tensor
 from genloom.core.errors import DataError
 from genloom.core.events import Binary, Categorical, Event, Leaf, Real
 from genloom.core.randomness import SampleNoise
-from genloom.families.flow_maf import LARGEST_LOG_SCALE, Affine, Config, limited
-from genloom.nn.flows import VectorFlow
+from genloom.families.flow_maf import Config
+from genloom.nn.flows import LARGEST_LOG_SCALE, MaskedAffine, VectorFlow, limited
 
 NOISE = SampleNoise(0, torch.arange(1))
 
@@ -60,7 +60,7 @@ def test_the_density_integrates_to_one() -> None:
 def test_one_layer_is_a_chain_of_normals() -> None:
     """Papamakarios et al., equation 3: each conditional is a normal whose moments the network gives."""
     torch.manual_seed(1)
-    layer = Affine(5, 0, (16,)).double()
+    layer = MaskedAffine(5, 0, (16,)).double()
     for parameter in layer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     x = torch.randn(5, 7, dtype=torch.float64)

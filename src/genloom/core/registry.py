@@ -17,6 +17,8 @@ BUILT_IN: Mapping[str, str] = {
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "vae.conditional": "genloom.families.vae_conditional",
+    "vae.hierarchical": "genloom.families.vae_hierarchical",
+    "vae.flow": "genloom.families.vae_flow",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.maf": "genloom.families.flow_maf",
     "flow.nice": "genloom.families.flow_nice",

@@ -1,16 +1,14 @@
 """Masked autoregressive flow. Papamakarios et al. 2017, arXiv:1705.07057.
 
-B batch, D values of an item, H hidden units. Inside the flow values are columns (D, B).
+B batch, D values of an item. Its layers are in ``nn/flows.py``.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from genloom.core import card
 from genloom.core.card import Card, Reference, class_count, real
@@ -18,19 +16,8 @@ from genloom.core.errors import DataError
 from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.nn.flows import (
-    FlowLayer,
-    Mixing,
-    VectorFlow,
-    columns,
-    label_table,
-    make_mixer,
-    maximum_likelihood,
-)
-from genloom.nn.masked import Made, Prefix, blind_weights
-
-LARGEST_LOG_SCALE = math.log(1000.0)
-"""No layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
+from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, make_mixer, maximum_likelihood
+from genloom.nn.masked import blind_weights
 
 
 class Config(card.Config):
@@ -55,7 +42,7 @@ class Config(card.Config):
         shape, classes = flat_leaf(event).extents, class_count(cond)
         dim = math.prod(shape)
         mixers = [make_mixer(self.mixing, dim) for _ in range(self.layers)]
-        return VectorFlow(shape, classes, mixers, [Affine(dim, classes, self.hidden) for _ in mixers])
+        return VectorFlow(shape, classes, mixers, [MaskedAffine(dim, classes, self.hidden) for _ in mixers])
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
@@ -64,36 +51,6 @@ class Config(card.Config):
             model, model.norm, model.log_density, model.classes, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
-
-
-class Affine(FlowLayer):
-    """Each value is shifted and scaled by functions of those before it (equations 3 to 5)."""
-
-    def __init__(self, dim: int, classes: int, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.made = Made(dim, 2, hidden, context=classes > 0)
-        self.label = label_table(classes, hidden[0])
-
-    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the standardised values (D, B) and the log-determinant (B,)."""
-        raw = self.made(x, columns(self.label, label)).to(x.dtype)
-        shift, log_scale = raw[0], limited(raw[1])
-        return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
-
-    def inverse(self, z: Tensor, label: Tensor) -> Tensor:
-        """Undo ``forward``, value by value. Not differentiable."""
-        x = torch.empty_like(z)
-        prefix = Prefix(self.made, z, columns(self.label, label))
-        for d in range(len(z)):
-            shift, log_scale = prefix.outputs().to(z.dtype)
-            x[d] = shift + limited(log_scale).exp() * z[d]
-            prefix.read(x[d])
-        return x
-
-
-def limited(log_scale: Tensor) -> Tensor:
-    """Squeeze log-scales smoothly into the open interval of ``LARGEST_LOG_SCALE``, with slope 1 at zero."""
-    return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
 CARD = Card(

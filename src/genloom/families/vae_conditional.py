@@ -50,7 +50,7 @@ class Config(card.Config):
             event,
             cond,
             NormalPosterior,
-            lambda classes: LearnedNormal(self.latent_dim, classes, self.prior_hidden),
+            lambda _, __, classes: LearnedNormal(self.latent_dim, classes, self.prior_hidden),
         )
 
     def stages(self, model: nn.Module) -> list[Stage]:

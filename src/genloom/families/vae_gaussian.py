@@ -51,7 +51,7 @@ class Config(card.Config):
         return cls(emit=emit)
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:
-        return make_vae(self, event, cond, NormalPosterior, lambda _: StandardNormal(self.latent_dim))
+        return make_vae(self, event, cond, NormalPosterior, lambda *_: StandardNormal(self.latent_dim))
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VAE)

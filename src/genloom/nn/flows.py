@@ -17,11 +17,15 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
 from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.masked import Made, Prefix
 
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
 
 Mixing = Literal["reverse", "random", "lu"]
+
+LARGEST_LOG_SCALE = math.log(1000.0)
+"""No layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -137,6 +141,39 @@ class FlowLayer(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor, label: Tensor) -> Tensor:
         """Undo ``forward``."""
+
+
+class MaskedAffine(FlowLayer):
+    """Each value is shifted and scaled by functions of those before it.
+
+    Source: Papamakarios et al. 2017, arXiv:1705.07057, equations 3 to 5.
+    """
+
+    def __init__(self, dim: int, classes: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.made = Made(dim, 2, hidden, context=classes > 0)
+        self.label = label_table(classes, hidden[0])
+
+    def forward(self, x: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the standardised values (D, B) and the log-determinant (B,)."""
+        raw = self.made(x, columns(self.label, label)).to(x.dtype)
+        shift, log_scale = raw[0], limited(raw[1])
+        return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
+
+    def inverse(self, z: Tensor, label: Tensor) -> Tensor:
+        """Undo ``forward``, value by value. Not differentiable."""
+        x = torch.empty_like(z)
+        prefix = Prefix(self.made, z, columns(self.label, label))
+        for d in range(len(z)):
+            shift, log_scale = prefix.outputs().to(z.dtype)
+            x[d] = shift + limited(log_scale).exp() * z[d]
+            prefix.read(x[d])
+        return x
+
+
+def limited(log_scale: Tensor) -> Tensor:
+    """Squeeze log-scales smoothly into the open interval of ``LARGEST_LOG_SCALE``, with slope 1 at zero."""
+    return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
 class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):

@@ -33,6 +33,16 @@ def normal_log_prob(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * ((z - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
 
 
+def kl_from_standard_normal(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL(N(mean, std^2) || N(0, 1)), summed over the last axis (Kingma & Welling, appendix B)."""
+    return kl_of_normals(mean, log_std, torch.zeros_like(mean), torch.zeros_like(mean)).sum(-1)
+
+
+def log_normal_ratio(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return log N(z; 0, 1) - log N(z; mean, std^2), summed over the last axis."""
+    return (0.5 * ((z - mean) * torch.exp(-log_std)) ** 2 + log_std - 0.5 * z**2).sum(-1)
+
+
 def free_bits(kl: Tensor, floor: float) -> Tensor:
     """Return the KL term that leaves each unit ``floor`` nats for nothing: (B, Z) -> ().
 

@@ -151,7 +151,7 @@ def make_vae(
     event: Event,
     cond: Event | None,
     posterior: Callable[[nn.Module], Posterior],
-    prior: Callable[[int], Prior],
+    prior: Callable[[Posterior, int, int], Prior],
     *,
     codes: int | None = None,
 ) -> VAE:
@@ -159,11 +159,12 @@ def make_vae(
 
     Args:
         posterior: makes it of the encoder.
-        prior: makes it of the number of classes, 0 for none.
+        prior: makes it of the posterior, the number I of its inputs, and the number of classes.
         codes: how many numbers the encoder gives, 2 Z unless told.
     """
     leaf = flat_leaf(event)
     output, classes = output_for(leaf, settings.likelihood), class_count(cond)
+    features = classes + 1 if classes else 0
     encoder, decoder = encoder_and_decoder(
         leaf,
         settings.network,
@@ -171,8 +172,9 @@ def make_vae(
         channels=settings.channels,
         codes=codes or 2 * settings.latent_dim,
         latent_dim=settings.latent_dim,
-        features=classes + 1 if classes else 0,
+        features=features,
         per_scalar=output.parameters_per_scalar,
     )
-    made = posterior(encoder), prior(classes)
-    return VAE(event, *made, decoder, output, classes, settings.importance_samples, settings.emit)
+    q = posterior(encoder)
+    p = prior(q, leaf.dim + features, classes)
+    return VAE(event, q, p, decoder, output, classes, settings.importance_samples, settings.emit)
