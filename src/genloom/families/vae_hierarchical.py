@@ -14,15 +14,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genloom.core import card
-from genloom.core.capabilities import Latent, Likelihood, Sampler
+from genloom.core.capabilities import Latent, LatentVariable, Likelihood, Sampler
 from genloom.core.errors import ConfigError
 from genloom.core.events import Batch, Event, Leaf, Real, Value, flat_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
-from genloom.nn.gaussian_vae import active_units, free_bits, kl_from_standard_normal, log_normal_ratio
+from genloom.nn.gaussian_vae import (
+    active_units,
+    free_bits,
+    kl_from_standard_normal,
+    log_normal_ratio,
+    normal_log_prob,
+)
 from genloom.nn.labels import hide_labels, labels_or_null
-from genloom.nn.ladder import Scale, StochasticLayer, flat_to_map, make_scales
+from genloom.nn.ladder import Scale, StochasticLayer, flat_to_map, make_scales, padded
 from genloom.nn.likelihoods import Output, OutputName, output_for, to_input
 from genloom.nn.vae import Emit, importance_weighted_bound
 
@@ -63,7 +69,7 @@ class Config(card.Config):
         if len(leaf.extents) != 3 and len(self.layers) > 1:
             raise ConfigError("only images have scales below the top: give one number of layers")
         output, classes = output_for(leaf, self.likelihood), card.class_count(cond)
-        scales = make_scales(padded_shape(leaf, len(self.layers)), self.layers, self.widths, self.codes)
+        scales = make_scales(as_maps(leaf, len(self.layers)), self.layers, self.widths, self.codes)
         return Model(leaf, scales, self.widths, output, classes, self.importance_samples, self.emit)
 
     def stages(self, model: nn.Module) -> list[Stage]:
@@ -80,7 +86,7 @@ class Config(card.Config):
             means = torch.cat([c.mean for c in found.codes], 1)
             return Loss(
                 {
-                    "reconstruction": -model.log_likelihood(x, found.h).mean(),
+                    "reconstruction": -model.score(x, model.likelihood_parameters(found.h)).mean(),
                     "kl": weight * free_bits(kl, self.free_bits),
                 },
                 {"rate": kl.sum(1).mean(), "active_units": active_units(means)},
@@ -92,13 +98,9 @@ class Config(card.Config):
         return [Stage("vae", objective, self.batch_size)]
 
 
-def padded_shape(leaf: Leaf, scales: int) -> tuple[int, int, int]:
-    """Return the items' shape as (C, H, W), padded so that it can be halved for every scale below the top."""
-    if len(leaf.extents) != 3:
-        return leaf.dim, 1, 1
-    channels, height, width = leaf.extents
-    step = 1 << (scales - 1)
-    return channels, -(-height // step) * step, -(-width // step) * step
+def as_maps(leaf: Leaf, scales: int) -> tuple[int, int, int]:
+    """Return the items' shape as (C, H, W), padded to be halved for every scale below the top."""
+    return padded(leaf.extents, scales - 1) if len(leaf.extents) == 3 else (leaf.dim, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ Choose = Callable[[int, StochasticLayer, Tensor], Tensor]
 """(scale, layer, h) -> the code u of the layer, (B, Z, H, W)."""
 
 
-class Model(nn.Module, Sampler, Likelihood, Latent):
+class Model(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
     """p(x|z) prod_l p(z_l | z_<l), with q(z|x) = prod_l q(z_l | z_<l, x) (Child 2021, equations 2 and 3)."""
 
     def __init__(
@@ -138,7 +140,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
         super().__init__()
         self.leaf, self.output, self.classes = leaf, output, classes
         self.importance_samples, self.emit = importance_samples, emit
-        self.padded = padded_shape(leaf, len(scales))
+        self.padded = as_maps(leaf, len(scales))
         self.scales = nn.ModuleList(scales)
         self.start = nn.Embedding(classes + 1, widths[0])
         numbers = self.padded[0] * output.parameters_per_scalar
@@ -201,9 +203,19 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
             y = y[:, :, : self.leaf.extents[1], : self.leaf.extents[2]]
         return y.reshape(len(h), *self.leaf.extents, self.output.parameters_per_scalar)
 
-    def log_likelihood(self, x: Tensor, h: Tensor) -> Tensor:
-        """Return log p(x|z), (B,) nats."""
-        return self.output.log_prob(self.likelihood_parameters(h), x).flatten(1).sum(1)
+    def score(self, x: Value, parameters: Tensor) -> Tensor:
+        """Return log p(x|z), (B,) nats, from the parameters of p(x|z)."""
+        return self.output.log_prob(parameters, items(x, self.leaf.extents)).flatten(1).sum(1)
+
+    def draw_code(self, noise: Noise, cond: Value | None = None) -> Tensor:  # noqa: ARG002
+        total = sum(s.codes * math.prod(s.size) * len(s.layers) for s in self._all_scales())
+        return noise.normal(total).to(self._dtype)
+
+    def log_prior(self, z: Tensor, cond: Value | None = None) -> Tensor:  # noqa: ARG002
+        return normal_log_prob(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
+        return self.score(x, self._read(z, cond))
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return the importance-weighted lower bound with K samples."""
@@ -211,7 +223,8 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
         log_weights = []
         for found in self.inferred(x, cond, noise, self.importance_samples):
             ratios = [log_normal_ratio(c.u, c.mean, c.log_std) for c in found.codes]
-            log_weights.append(self.log_likelihood(x, found.h) + torch.stack(ratios).sum(0))
+            nats = self.score(x, self.likelihood_parameters(found.h))
+            log_weights.append(nats + torch.stack(ratios).sum(0))
         return LogProb(importance_weighted_bound(torch.stack(log_weights)), Bound.LOWER, given(cond))
 
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:
@@ -239,8 +252,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
         return self.output.typical(self._read(z, cond))
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
-        total = sum(s.codes * math.prod(s.size) * len(s.layers) for s in self._all_scales())
-        parameters = self._read(noise.normal(total).to(self._dtype), cond)
+        parameters = self._read(self.draw_code(noise, cond), cond)
         if self.emit == "typical":
             return self.output.typical(parameters)
         return self.output.draw(parameters, noise)

@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, nn
 
 
+def padded(shape: tuple[int, ...], halvings: int) -> tuple[int, int, int]:
+    """Return (C, H, W) with H and W raised to what can be halved that often."""
+    channels, height, width = shape
+    step = 1 << halvings
+    return channels, -(-height // step) * step, -(-width // step) * step
+
+
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     """Return the layer with weight and bias zero, so that what it adds begins as nothing."""
     nn.init.zeros_(layer.weight)

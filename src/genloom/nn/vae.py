@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genloom.core.capabilities import Latent, Likelihood, Sampler
+from genloom.core.capabilities import Latent, LatentVariable, Likelihood, Sampler
 from genloom.core.card import class_count
 from genloom.core.events import Event, Value, flat_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
@@ -59,7 +59,7 @@ class Prior(nn.Module, ABC):
         """Draw a code for each row of ``noise``, (B, Z)."""
 
 
-class VAE(nn.Module, Sampler, Likelihood, Latent):
+class VAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
     """Posterior, prior and decoder (B, Z + labels) -> (B, D P) as one model."""
 
     def __init__(
@@ -99,13 +99,19 @@ class VAE(nn.Module, Sampler, Likelihood, Latent):
         flat = self.decoder(self._with_label(z, cond)).to(z.dtype)
         return flat.view(z.shape[0], *self.shape, self.output.parameters_per_scalar)
 
-    def log_likelihood(self, x: Tensor, z: Tensor, cond: Value | None) -> Tensor:
-        """Return log p(x | z, cond), (B,) nats."""
-        return self.output.log_prob(self.likelihood_parameters(z, cond), x).flatten(1).sum(1)
+    def draw_code(self, noise: Noise, cond: Value | None = None) -> Tensor:
+        return self.prior.draw(noise, cond).to(next(self.parameters()))
+
+    def log_prior(self, z: Tensor, cond: Value | None = None) -> Tensor:
+        return self.prior.log_prob(z, cond)
+
+    def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
+        nats = self.output.log_prob(self.likelihood_parameters(z, cond), items(x, self.shape))
+        return nats.flatten(1).sum(1)
 
     def log_joint(self, x: Tensor, z: Tensor, cond: Value | None) -> Tensor:
         """Return log p(x, z | cond), (B,) nats."""
-        return self.log_likelihood(x, z, cond) + self.prior.log_prob(z, cond)
+        return self.log_likelihood(x, z, cond) + self.log_prior(z, cond)
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return the importance-weighted lower bound with K samples."""
@@ -121,7 +127,7 @@ class VAE(nn.Module, Sampler, Likelihood, Latent):
         return self.output.typical(self.likelihood_parameters(z, cond))
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
-        z = self.prior.draw(noise, cond).to(next(self.parameters()))
+        z = self.draw_code(noise, cond)
         if self.emit == "typical":
             return self.decode(z, cond)
         return self.output.draw(self.likelihood_parameters(z, cond), noise)
