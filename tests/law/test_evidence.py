@@ -77,7 +77,7 @@ def test_bounds_come_in_order_and_annealing_reaches_the_evidence() -> None:
     x, exact = items(12), evidence(items(12))
     with torch.no_grad():
         elbo, bound = (make(k).log_prob(x, noise=noise(12)).value.mean() for k in (1, 20))
-    found = annealed_log_prob(make(1), x, chains=10, temperatures=150, leapfrogs=4)
+    found = annealed_log_prob(make(1), x, chains=20, temperatures=120, leapfrogs=8)
     assert found.kind is Bound.ESTIMATE
     assert found.stderr is not None
     assert found.value.shape == found.stderr.shape == (12,)
@@ -85,7 +85,7 @@ def test_bounds_come_in_order_and_annealing_reaches_the_evidence() -> None:
     assert float(elbo) < float(bound) < float(found.value.mean()) + 4 * error
     assert float((found.value - exact).mean().abs()) < 4 * error
     assert float(((found.value - exact) / found.stderr).abs().max()) < 6
-    assert error < 0.08
+    assert error < 0.15
 
 
 def test_an_estimate_depends_on_its_item_alone() -> None:
