@@ -17,6 +17,9 @@ CHEAP: Mapping[str, Mapping[str, object]] = {
     },
     "diffusion.ddpm": {"sampling_steps": 6, "bound_terms": 4},
     "vae.gaussian": {"importance_samples": 4},
+    "vae.hierarchical": {"importance_samples": 4},
+    "vae.flow": {"importance_samples": 4},
+    "vae.vq": {"channels": 8, "prior": {"family": "ar.pixelcnn", "settings": {"channels": 4}}},
 }
 """Settings that change how long sampling and scoring take, and not what they promise."""
 

@@ -8,8 +8,8 @@ import torch
 from genloom.core.errors import DataError
 from genloom.core.events import Binary, Leaf
 from genloom.core.randomness import SampleNoise
-from genloom.families.flow_maf import Affine, Config
-from genloom.nn.flows import LARGEST_LOG_SCALE, limited
+from genloom.families.flow_maf import Config
+from genloom.nn.flows import LARGEST_LOG_SCALE, MaskedAffine, limited
 
 NOISE = SampleNoise(0, torch.arange(1))
 
@@ -17,7 +17,7 @@ NOISE = SampleNoise(0, torch.arange(1))
 def test_one_layer_is_a_chain_of_normals() -> None:
     """Papamakarios et al., equation 3: each conditional is a normal whose moments the network gives."""
     torch.manual_seed(1)
-    layer = Affine(5, None, (16,)).double()
+    layer = MaskedAffine(5, None, (16,)).double()
     for parameter in layer.parameters():
         parameter.data += 0.3 * torch.randn_like(parameter)
     x = torch.randn(5, 7, dtype=torch.float64)

@@ -14,12 +14,16 @@ from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.families.vae_gaussian import Config
 from genloom.nn.autoencoders import ConvDecoder, ConvEncoder, halvings
 from genloom.nn.gaussian_vae import (
-    GaussianVAE,
-    importance_weighted_bound,
-    kl_from_standard_normal,
+    NormalPosterior,
+    StandardNormal,
+    active_units,
+    elbo_terms,
+    free_bits,
+    kl_of_normals,
     normal_log_prob,
 )
 from genloom.nn.likelihoods import DiscretisedLogistic, Normal, Output, Softmax, output_for, to_input
+from genloom.nn.vae import VAE, importance_weighted_bound
 from genloom.testing import draw, require_legal
 
 
@@ -32,10 +36,27 @@ def randn(*shape: int) -> Tensor:
 
 
 def test_kl_is_that_of_two_normals() -> None:
-    mean, log_std = randn(20, 4), randn(20, 4)
-    posterior = torch.distributions.Normal(mean, log_std.exp())
-    expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0, 1)).sum(1)
-    torch.testing.assert_close(kl_from_standard_normal(mean, log_std), expected)
+    q, p = (randn(20, 4), randn(20, 4)), (randn(20, 4), randn(20, 4))
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Normal(q[0], q[1].exp()), torch.distributions.Normal(p[0], p[1].exp())
+    )
+    torch.testing.assert_close(kl_of_normals(*q, *p), expected)
+
+
+def test_free_bits_floor_the_mean_of_each_unit() -> None:
+    kl = torch.tensor([[0.1, 3.0, 0.0], [0.5, 1.0, 0.0]], requires_grad=True)
+    found = free_bits(kl, 0.5)
+    assert found.item() == pytest.approx(0.5 + 2.0 + 0.5)
+    found.backward()
+    assert kl.grad is not None
+    assert kl.grad.tolist() == [[0, 0.5, 0], [0, 0.5, 0]]
+    assert free_bits(kl, 0.0).item() == pytest.approx(kl.sum(1).mean().item())
+
+
+def test_active_units_vary_with_the_item() -> None:
+    mean = torch.tensor([[0.0, 5.0, 1.0], [0.21, 5.0, 1.1], [0.0, 5.0, 1.2]])
+    assert active_units(mean).item() == 0
+    assert active_units(mean * 10).item() == 2
 
 
 def test_normal_log_density() -> None:
@@ -127,7 +148,7 @@ class Slope(nn.Module):
         return x @ self.weight + self.bias
 
 
-def linear_gaussian(optimal: bool, samples: int) -> tuple[GaussianVAE, Tensor, Tensor]:
+def linear_gaussian(optimal: bool, samples: int) -> tuple[VAE, Tensor, Tensor]:
     """Return a linear VAE without gradients, items, and their exact log-densities.
 
     x = a z + b + s e with z and e standard normal, so x ~ N(b, a a' + s^2 I), and q(z|x) is normal.
@@ -149,9 +170,8 @@ def linear_gaussian(optimal: bool, samples: int) -> tuple[GaussianVAE, Tensor, T
         torch.stack([b, torch.full((2,), math.log(s))], -1).view(4).double(),
     )
     event = Leaf((2,), Real())
-    model = GaussianVAE(event, encoder, decoder, output_for(event), 1, 0, samples, "typical").requires_grad_(
-        False
-    )
+    parts = NormalPosterior(encoder), StandardNormal(1), decoder, output_for(event)
+    model = VAE(event, *parts, 0, samples, "typical").requires_grad_(False)
     x = randn(400, 1) @ a + b + s * randn(400, 2)
     exact = torch.distributions.MultivariateNormal(b, a.T @ a + s**2 * torch.eye(2, dtype=torch.float64))
     return model, x, exact.log_prob(x)
@@ -162,8 +182,8 @@ def test_bound_is_exact_where_the_posterior_is() -> None:
     scored = model.log_prob(x, noise=noise(len(x)))
     assert scored.kind is Bound.LOWER
     torch.testing.assert_close(scored.value, exact)
-    reconstruction, kl = model.elbo_terms(x, None, noise(len(x)))
-    assert abs(float((-reconstruction - kl - exact).mean())) < 0.15
+    terms = elbo_terms(model, x, None, noise(len(x)))
+    assert abs(float((-terms.reconstruction - terms.kl.sum(1) - exact).mean())) < 0.15
 
 
 def test_bound_is_below_and_rises_with_the_number_of_samples() -> None:
@@ -174,8 +194,8 @@ def test_bound_is_below_and_rises_with_the_number_of_samples() -> None:
     assert means == sorted(means)
     assert means[0] < -0.3
     assert -0.02 < means[-1] < 0.01
-    reconstruction, kl = model.elbo_terms(x, None, noise(len(x), seed=1))
-    assert float((-reconstruction - kl - exact).mean()) < means[1]
+    terms = elbo_terms(model, x, None, noise(len(x), seed=1))
+    assert float((-terms.reconstruction - terms.kl.sum(1) - exact).mean()) < means[1]
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 8, 8), (1, 28, 28), (2, 9, 13), (1, 4, 5)])
@@ -212,7 +232,7 @@ def test_networks_train_sample_and_score(network: str, classes: int) -> None:
     loss = phase.loss(batch, TrainNoise(generator("x"), 6, 0, 6), Clock(5, 10))
     assert set(loss.terms) == {"reconstruction", "kl"}
     assert bool(loss.total.isfinite())
-    assert isinstance(model, GaussianVAE)
+    assert isinstance(model, VAE)
     require_legal(event, model.sample(noise(6), labels), 6)
     assert model.log_prob(x, labels, noise=noise(6)).value.shape == (6,)
     assert model.encode(x, labels).shape == (6, 3)
@@ -241,8 +261,8 @@ def test_emitted_draws_differ_from_typical_items() -> None:
     typical = Config(**settings).build(event, None)  # type: ignore[arg-type]
     drawn = Config(**settings, emit="draw").build(event, None)  # type: ignore[arg-type]
     drawn.load_state_dict(typical.state_dict())
-    assert isinstance(typical, GaussianVAE)
-    assert isinstance(drawn, GaussianVAE)
+    assert isinstance(typical, VAE)
+    assert isinstance(drawn, VAE)
     a, b = typical.sample(noise(8)), drawn.sample(noise(8))
     require_legal(event, b, 8)
     assert not torch.equal(a, b)  # type: ignore[arg-type]

@@ -7,16 +7,17 @@ from torch import Tensor
 from genloom.core.events import Binary, Leaf
 from genloom.core.randomness import generator
 from genloom.families.vae_iwae import Config, Estimator, bound_loss
-from genloom.nn.gaussian_vae import GaussianVAE, importance_weighted_bound, normal_log_prob
+from genloom.nn.gaussian_vae import normal_log_prob
+from genloom.nn.vae import VAE, importance_weighted_bound
 
 EVENT = Leaf((4,), Binary())
 CONFIG = Config(latent_dim=2, hidden=5)
 
 
-def make() -> GaussianVAE:
+def make() -> VAE:
     torch.manual_seed(0)
     model = CONFIG.build(EVENT, None).double()
-    assert isinstance(model, GaussianVAE)
+    assert isinstance(model, VAE)
     return model
 
 
@@ -24,13 +25,13 @@ def normals(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator("iwae"), dtype=torch.float64)
 
 
-def gradients(model: GaussianVAE, x: Tensor, noises: Tensor, estimator: Estimator) -> dict[str, Tensor]:
+def gradients(model: VAE, x: Tensor, noises: Tensor, estimator: Estimator) -> dict[str, Tensor]:
     """Return the gradient of the encoder and of the decoder, flat."""
     model.zero_grad()
     bound_loss(model, x, None, noises, estimator).total.backward()
     return {
         name: torch.cat([p.grad.flatten() for p in part.parameters() if p.grad is not None])
-        for name, part in (("encoder", model.encoder), ("decoder", model.decoder))
+        for name, part in (("encoder", model.posterior), ("decoder", model.decoder))
     }
 
 
@@ -40,7 +41,7 @@ ITEMS = torch.tensor([[0, 1, 1, 0], [1, 1, 0, 1], [0, 0, 0, 1]])
 @pytest.mark.parametrize("estimator", ["dreg", "iwae"])
 def test_the_loss_is_minus_the_bound(estimator: Estimator) -> None:
     model, noises = make(), normals(3, 6, 2)
-    mean, log_std = model.posterior(ITEMS, None)
+    mean, log_std = model.posterior(model.inputs(ITEMS, None))
     log_weights = []
     for k in range(6):
         z = mean + log_std.exp() * noises[:, k]

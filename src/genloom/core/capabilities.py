@@ -58,6 +58,22 @@ class Latent(ABC):
         """Return the most typical item for each code."""
 
 
+class LatentVariable(ABC):
+    """Explains items by a random code z: p(x) is the integral of p(z) p(x|z)."""
+
+    @abstractmethod
+    def draw_code(self, noise: Noise, cond: Value | None = None) -> Tensor:
+        """Draw a code from p(z | cond) for each row of ``noise``, (B, Z)."""
+
+    @abstractmethod
+    def log_prior(self, z: Tensor, cond: Value | None = None) -> Tensor:
+        """Return log p(z | cond) of codes (B, Z), (B,) nats, differentiable."""
+
+    @abstractmethod
+    def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
+        """Return log p(x | z, cond), (B,) nats, differentiable in z."""
+
+
 class Invertible(Latent):
     """A bijection between items and codes of the same size, with its volume change."""
 
@@ -102,6 +118,7 @@ CAPABILITIES: tuple[type, ...] = (
     Infill,
     Likelihood,
     Latent,
+    LatentVariable,
     Invertible,
     Denoiser,
     Energy,

@@ -1,11 +1,11 @@
 """Cards and configurations: what a family is, and how one of its models is set up."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import nn
 
 from genloom.core.errors import ConfigError
@@ -31,6 +31,23 @@ class Config(BaseModel):
     @abstractmethod
     def stages(self, model: nn.Module) -> list[Stage]:
         """Return how to train the model that ``build`` returned."""
+
+
+class ModelRef(BaseModel):
+    """A model of another family as a part of one: a registry name, and settings on top of its preset.
+
+    The name alone may stand for it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: str
+    settings: Mapping[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, given: Any) -> Any:
+        return {"family": given} if isinstance(given, str) else given
 
 
 @dataclass(frozen=True)

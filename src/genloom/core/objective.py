@@ -1,7 +1,7 @@
 """Training as data: an objective is phases over named parameter groups; a fit is a list of stages."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from torch import Tensor, nn
@@ -120,3 +120,29 @@ class Stage:
     objective: Objective | None
     batch_size: int = 128
     budget_share: float = 1.0
+
+
+def mapped(stage: Stage, part: str, share: float, change: Callable[[Batch], Batch]) -> Stage:
+    """Return a stage of a part of a model as one of the whole, on batches that are changed before.
+
+    Args:
+        stage: trained by gradients.
+        part: the name of the part as an attribute of the whole.
+        share: of the budget.
+        change: from the whole's batch to the part's; what it computes gets no gradient.
+    """
+    assert stage.objective is not None
+
+    def wrapped(phase: Phase) -> Phase:
+        loss, update = phase.loss, phase.update
+        if loss is not None:
+            return replace(phase, loss=lambda batch, noise, clock: loss(change(batch), noise, clock))
+        assert update is not None
+        return replace(phase, update=lambda batch, noise, clock: update(change(batch), noise, clock))
+
+    objective = replace(
+        stage.objective,
+        phases=[wrapped(phase) for phase in stage.objective.phases],
+        exempt=frozenset(f"{part}.{name}" for name in stage.objective.exempt),
+    )
+    return Stage(f"{part}-{stage.name}", objective, stage.batch_size, share * stage.budget_share)

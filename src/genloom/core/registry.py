@@ -4,8 +4,11 @@ import importlib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 
-from genloom.core.card import Family
-from genloom.core.errors import ConfigError, nearest
+from pydantic import ValidationError
+
+from genloom.core.card import Config, Family, ModelRef
+from genloom.core.errors import ConfigError, complaint, nearest
+from genloom.core.events import Event
 
 BUILT_IN: Mapping[str, str] = {
     "baseline.independent": "genloom.families.baseline_independent",
@@ -19,6 +22,10 @@ BUILT_IN: Mapping[str, str] = {
     "ar.pixelsnail": "genloom.families.ar_pixelsnail",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
+    "vae.conditional": "genloom.families.vae_conditional",
+    "vae.hierarchical": "genloom.families.vae_hierarchical",
+    "vae.flow": "genloom.families.vae_flow",
+    "vae.vq": "genloom.families.vae_vq",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.cnf": "genloom.families.flow_cnf",
     "flow.glow": "genloom.families.flow_glow",
@@ -93,3 +100,16 @@ def load(name: str) -> Family:
         return Family(card=module.CARD, config=module.Config)
     except AttributeError as error:
         raise ConfigError(f"{module.__name__} must define CARD and Config to be a family") from error
+
+
+def settings_of(part: ModelRef, event: Event) -> Config:
+    """Return the settings of a part: its family's preset for an event, and its own on top.
+
+    Raises:
+        ConfigError: there is no such family, or it does not take the settings.
+    """
+    config = load(part.family).config
+    try:
+        return config(**{**config.preset(event).model_dump(), **part.settings})
+    except ValidationError as error:
+        raise ConfigError(f"{part.family}: {complaint(error.errors())}") from error

@@ -1,16 +1,14 @@
 """Masked autoregressive flow. Papamakarios et al. 2017, arXiv:1705.07057.
 
-B batch, D values of an item, H hidden units. Inside the flow values are columns (D, B).
+B batch, D values of an item. Its layers are in ``nn/flows.py``.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from genloom.core import card
 from genloom.core.card import Card, Reference, real
@@ -18,16 +16,9 @@ from genloom.core.errors import DataError
 from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.nn.conditions import Condition, condition_for, context_columns, context_map
-from genloom.nn.flows import (
-    FlowLayer,
-    Mixing,
-    VectorFlow,
-    limited,
-    make_mixer,
-    maximum_likelihood,
-)
-from genloom.nn.masked import Made, Prefix, blind_weights
+from genloom.nn.conditions import condition_for
+from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, make_mixer, maximum_likelihood
+from genloom.nn.masked import blind_weights
 
 
 class Config(card.Config):
@@ -52,7 +43,8 @@ class Config(card.Config):
         shape, condition = flat_leaf(event).extents, condition_for(cond)
         dim = math.prod(shape)
         mixers = [make_mixer(self.mixing, dim) for _ in range(self.layers)]
-        return VectorFlow(shape, condition, mixers, [Affine(dim, condition, self.hidden) for _ in mixers])
+        layers = [MaskedAffine(dim, condition, self.hidden) for _ in mixers]
+        return VectorFlow(shape, condition, mixers, layers)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
@@ -61,31 +53,6 @@ class Config(card.Config):
             model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
-
-
-class Affine(FlowLayer):
-    """Each value is shifted and scaled by functions of those before it (equations 3 to 5)."""
-
-    def __init__(self, dim: int, condition: Condition | None, hidden: Sequence[int]) -> None:
-        super().__init__()
-        self.made = Made(dim, 2, hidden, context=condition is not None)
-        self.context = context_map(condition, hidden[0])
-
-    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the standardised values (D, B) and the log-determinant (B,)."""
-        raw = self.made(x, context_columns(self.context, context)).to(x.dtype)
-        shift, log_scale = raw[0], limited(raw[1])
-        return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
-
-    def inverse(self, z: Tensor, context: Tensor | None) -> Tensor:
-        """Undo ``forward``, value by value."""
-        x = torch.empty_like(z)
-        prefix = Prefix(self.made, z, context_columns(self.context, context))
-        for d in range(len(z)):
-            shift, log_scale = prefix.outputs().to(z.dtype)
-            x[d] = shift + limited(log_scale).exp() * z[d]
-            prefix.read(x[d])
-        return x
 
 
 CARD = Card(

@@ -1,21 +1,20 @@
 """Variational autoencoder with a Gaussian posterior and a standard normal prior.
 
-Kingma & Welling 2014, arXiv:1312.6114; beta as in Higgins et al. 2017; scored by the importance-weighted
-bound of Burda et al. 2016, arXiv:1509.00519.
+Kingma & Welling 2014, arXiv:1312.6114; beta as in Higgins et al. 2017, free bits as in Kingma et al.
+2016, arXiv:1606.04934; scored by the importance-weighted bound of Burda et al. 2016, arXiv:1509.00519.
 """
 
 from pydantic import Field
 from torch import nn
 
 from genloom.core import card
-from genloom.core.events import Batch, Event, Real, flat_leaf, tensor
+from genloom.core.events import Event, Real, flat_leaf
 from genloom.core.likelihood import Bound
-from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
-from genloom.core.randomness import Noise
-from genloom.nn.autoencoders import Network, encoder_and_decoder
-from genloom.nn.gaussian_vae import Emit, GaussianVAE
-from genloom.nn.labels import hide_labels
-from genloom.nn.likelihoods import OutputName, output_for
+from genloom.core.objective import Optimiser, Stage
+from genloom.nn.autoencoders import Network
+from genloom.nn.gaussian_vae import NormalPosterior, StandardNormal, elbo_objective
+from genloom.nn.likelihoods import OutputName
+from genloom.nn.vae import VAE, Emit, make_vae
 
 
 class Config(card.Config):
@@ -32,6 +31,9 @@ class Config(card.Config):
         1.0, ge=0, description="weight of the KL term; only 1 trains a bound on the likelihood"
     )
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which beta grows from 0")
+    free_bits: float = Field(
+        0.0, ge=0, description="nats of KL that each latent unit has for nothing: keeps units from collapsing"
+    )
     importance_samples: int = Field(32, ge=1, description="K of the bound that log_prob returns")
     emit: Emit = Field(
         "typical", description="samples of images show the mean of p(x|z), as is the custom; others draw it"
@@ -49,38 +51,17 @@ class Config(card.Config):
         return cls(emit=emit)
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:
-        leaf = flat_leaf(event)
-        output, classes = output_for(leaf, self.likelihood), card.class_count(cond)
-        encoder, decoder = encoder_and_decoder(
-            leaf,
-            self.network,
-            hidden=self.hidden,
-            channels=self.channels,
-            codes=2 * self.latent_dim,
-            latent_dim=self.latent_dim,
-            features=classes + 1 if classes else 0,
-            per_scalar=output.parameters_per_scalar,
-        )
-        return GaussianVAE(
-            event, encoder, decoder, output, self.latent_dim, classes, self.importance_samples, self.emit
-        )
+        return make_vae(self, event, cond, NormalPosterior, lambda *_: StandardNormal(self.latent_dim))
 
     def stages(self, model: nn.Module) -> list[Stage]:
-        assert isinstance(model, GaussianVAE)
-
-        def negative_elbo(batch: Batch, noise: Noise, clock: Clock) -> Loss:
-            beta = self.beta * min(1.0, clock.progress / self.warmup if self.warmup else 1.0)
-            label = batch.get("cond")
-            if label is not None:
-                label = hide_labels(tensor(label), model.classes, self.label_dropout, noise)
-            reconstruction, kl = model.elbo_terms(tensor(batch["x"]), label, noise)
-            return Loss(
-                {"reconstruction": reconstruction.mean(), "kl": beta * kl.mean()}, {"rate": kl.mean()}
-            )
-
-        optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.01, clip=200.0)
-        objective = Objective(
-            {"vae": Group(model, optimiser)}, [Phase("elbo", ("vae",), negative_elbo)], Average()
+        assert isinstance(model, VAE)
+        objective = elbo_objective(
+            model,
+            Optimiser(self.lr, schedule="cosine", warmup=0.01, clip=200.0),
+            beta=self.beta,
+            warmup=self.warmup,
+            floor=self.free_bits,
+            label_dropout=self.label_dropout,
         )
         return [Stage("vae", objective, self.batch_size)]
 
@@ -94,6 +75,12 @@ CARD = card.Card(
         card.Reference("Kingma & Welling", 2014, "Auto-encoding variational Bayes", "arXiv:1312.6114"),
         card.Reference("Higgins et al.", 2017, "beta-VAE", "ICLR"),
         card.Reference("Burda et al.", 2016, "Importance weighted autoencoders", "arXiv:1509.00519"),
+        card.Reference(
+            "Kingma et al.",
+            2016,
+            "Improving variational inference with inverse autoregressive flow",
+            "arXiv:1606.04934",
+        ),
     ),
     good_at=("Trains fast and steadily.", "Has a smooth latent space to explore and edit."),
     bad_at=("Its images are softer than the data: they show the mean of p(x|z).",),

@@ -13,10 +13,11 @@ from genloom.core.events import Batch, Event, Real, flat_leaf, tensor
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
-from genloom.nn.autoencoders import Network, encoder_and_decoder
-from genloom.nn.gaussian_vae import Emit, GaussianVAE, importance_weighted_bound, normal_log_prob
+from genloom.nn.autoencoders import Network
+from genloom.nn.gaussian_vae import NormalPosterior, StandardNormal, normal_log_prob
 from genloom.nn.labels import hide_labels
-from genloom.nn.likelihoods import OutputName, output_for
+from genloom.nn.likelihoods import OutputName
+from genloom.nn.vae import VAE, Emit, importance_weighted_bound, make_vae
 
 Estimator = Literal["dreg", "iwae"]
 
@@ -44,24 +45,10 @@ class Config(card.Config):
         return cls(latent_dim=16, lr=2e-3, emit=emit) if leaf.dim <= 128 else cls(emit=emit)
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:
-        leaf = flat_leaf(event)
-        output, classes = output_for(leaf, self.likelihood), card.class_count(cond)
-        encoder, decoder = encoder_and_decoder(
-            leaf,
-            self.network,
-            hidden=self.hidden,
-            channels=self.channels,
-            codes=2 * self.latent_dim,
-            latent_dim=self.latent_dim,
-            features=classes + 1 if classes else 0,
-            per_scalar=output.parameters_per_scalar,
-        )
-        return GaussianVAE(
-            event, encoder, decoder, output, self.latent_dim, classes, self.importance_samples, self.emit
-        )
+        return make_vae(self, event, cond, NormalPosterior, lambda *_: StandardNormal(self.latent_dim))
 
     def stages(self, model: nn.Module) -> list[Stage]:
-        assert isinstance(model, GaussianVAE)
+        assert isinstance(model, VAE)
 
         def negative_bound(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
             x, label = tensor(batch["x"]), batch.get("cond")
@@ -76,9 +63,7 @@ class Config(card.Config):
         return [Stage("vae", objective, self.batch_size)]
 
 
-def bound_loss(
-    model: GaussianVAE, x: Tensor, label: Tensor | None, noises: Tensor, estimator: Estimator
-) -> Loss:
+def bound_loss(model: VAE, x: Tensor, label: Tensor | None, noises: Tensor, estimator: Estimator) -> Loss:
     """Return a loss whose gradient is minus that of the importance-weighted bound, in expectation.
 
     ``iwae`` differentiates the bound itself (Burda et al., equation 13). ``dreg`` replaces the encoder's part
@@ -90,7 +75,7 @@ def bound_loss(
         noises: standard normals (B, K, Z).
     """
     batch, k = noises.shape[:2]
-    mean, log_std = (part.repeat_interleave(k, 0) for part in model.posterior(x, label))
+    mean, log_std = (part.repeat_interleave(k, 0) for part in model.posterior(model.inputs(x, label)))
     z = mean + log_std.exp() * noises.flatten(0, 1).to(mean)
     if estimator == "dreg":
         mean, log_std = mean.detach(), log_std.detach()

@@ -12,6 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from genloom.core.randomness import Noise
+from genloom.math.hmc import LogDensity, hmc_step
+
 State = TypeVar("State")
 LogRatio = Callable[[State, float, float], Tensor]
 """(x, from, to) -> log f_to(x) - log f_from(x), (C,) nats, for unnormalised densities on the path."""
@@ -83,12 +86,11 @@ def anneal_back(
     return x, log_weight
 
 
-def log_mean_exp(log_weight: Tensor) -> tuple[float, float]:
-    """Return log mean exp of (C,) log weights and its standard error by the delta method, in nats."""
-    count = log_weight.numel()
-    w = (log_weight - log_weight.max()).double().exp()
-    value = float(log_weight.max()) + math.log(float(w.mean()))
-    return value, float(w.std() / w.mean()) / math.sqrt(count)
+def log_mean_exp(log_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log mean exp of (..., C) log weights and its standard error by the delta method, (...) nats."""
+    top = log_weight.max(-1).values.double()
+    w = (log_weight.double() - top[..., None]).exp()
+    return top + w.mean(-1).log(), w.std(-1) / w.mean(-1) / math.sqrt(log_weight.shape[-1])
 
 
 def bracket(log_z0: float, forward: Tensor, backward: Tensor) -> Bracket:
@@ -103,8 +105,8 @@ def bracket(log_z0: float, forward: Tensor, backward: Tensor) -> Bracket:
 
     Source: Grosse et al. 2015, section 3.1.
     """
-    gain, gain_error = log_mean_exp(forward)
-    loss, loss_error = log_mean_exp(backward)
+    gain, gain_error = map(float, log_mean_exp(forward))
+    loss, loss_error = map(float, log_mean_exp(backward))
     noise = 0.5 * math.hypot(gain_error, loss_error)
     return Bracket(
         lower=log_z0 + gain - 3 * gain_error,
@@ -112,3 +114,61 @@ def bracket(log_z0: float, forward: Tensor, backward: Tensor) -> Bracket:
         estimate=log_z0 + 0.5 * (gain - loss),
         stderr=math.hypot(noise, 0.5 * (gain + loss)),
     )
+
+
+STARTING_STEP, TARGET, GAIN = 0.1, 0.65, 0.2
+"""Of the pilot's step sizes: where they start, the acceptance they seek, and how fast."""
+
+
+def anneal_codes(
+    log_prior: LogDensity,
+    log_likelihood: LogDensity,
+    starts: tuple[Tensor, Tensor],
+    betas: Sequence[float],
+    noise: Noise,
+    *,
+    chains: int,
+    leapfrogs: int,
+) -> Tensor:
+    """Carry codes from a prior to the posteriors of some items by Hamiltonian Monte Carlo.
+
+    A pilot finds step sizes for each item and temperature; the weights come from fresh chains that keep to
+    them, so that E[exp(w)] = p(x) holds exactly.
+
+    Args:
+        starts: exact samples of the prior for the pilot and for the chains proper, (N chains, Z) each, those
+            of one item side by side.
+        noise: one row for each chain.
+        chains: of one item.
+        leapfrogs: steps of each trajectory.
+
+    Returns:
+        Log weights (N, chains), in nats.
+
+    Source: Wu et al. 2017, arXiv:1611.04273, section 3. Deviation: the pilot, in place of step sizes that
+        adapt while the weights are made.
+    """
+    step = starts[0].new_full((len(starts[0]) // chains,), STARTING_STEP)
+    steps: dict[float, Tensor] = {}
+
+    def log_ratio(z: Tensor, a: float, b: float) -> Tensor:
+        with torch.no_grad():
+            return (b - a) * log_likelihood(z)
+
+    def moved(z: Tensor, beta: float, step: Tensor) -> tuple[Tensor, Tensor]:
+        def density(z: Tensor) -> Tensor:
+            return log_prior(z) + beta * log_likelihood(z)
+
+        momentum, uniform = noise.normal(z.shape[1]).to(z), noise.uniform().to(z)
+        return hmc_step(z, density, step.repeat_interleave(chains), leapfrogs, momentum, uniform)
+
+    def pilot(z: Tensor, beta: float) -> Tensor:
+        nonlocal step
+        z, accepted = moved(z, beta, step)
+        steps[beta] = step
+        step = step * torch.exp(GAIN * (accepted.view(-1, chains).mean(1) - TARGET))
+        return z
+
+    anneal(starts[0], betas, log_ratio, pilot)
+    _, log_weight = anneal(starts[1], betas, log_ratio, lambda z, beta: moved(z, beta, steps[beta])[0])
+    return log_weight.view(-1, chains)

@@ -18,15 +18,15 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
 from genloom.nn.conditions import Condition, context_columns, context_map
-from genloom.nn.masked import affine
-
-LARGEST_LOG_SCALE = math.log(1000.0)
-"""No affine layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
+from genloom.nn.masked import Made, Prefix, affine
 
 ONCE = 1 << 62
 """``every`` of a phase that runs at the first step only."""
 
 Mixing = Literal["reverse", "random", "lu"]
+
+LARGEST_LOG_SCALE = math.log(1000.0)
+"""No layer stretches or shrinks a value by more than a factor of 1,000, so that none overflows."""
 
 
 def log_normal(z: Tensor) -> Tensor:
@@ -155,6 +155,34 @@ class FlowLayer(nn.Module, ABC):
     @abstractmethod
     def inverse(self, y: Tensor, context: Tensor | None) -> Tensor:
         """Undo ``forward``."""
+
+
+class MaskedAffine(FlowLayer):
+    """Each value is shifted and scaled by functions of those before it.
+
+    Source: Papamakarios et al. 2017, arXiv:1705.07057, equations 3 to 5.
+    """
+
+    def __init__(self, dim: int, condition: Condition | None, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.made = Made(dim, 2, hidden, context=condition is not None)
+        self.context = context_map(condition, hidden[0])
+
+    def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the standardised values (D, B) and the log-determinant (B,)."""
+        raw = self.made(x, context_columns(self.context, context)).to(x.dtype)
+        shift, log_scale = raw[0], limited(raw[1])
+        return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
+
+    def inverse(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """Undo ``forward``, value by value."""
+        x = torch.empty_like(z)
+        prefix = Prefix(self.made, z, context_columns(self.context, context))
+        for d in range(len(z)):
+            shift, log_scale = prefix.outputs().to(z.dtype)
+            x[d] = shift + limited(log_scale).exp() * z[d]
+            prefix.read(x[d])
+        return x
 
 
 class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):

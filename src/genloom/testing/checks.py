@@ -159,7 +159,7 @@ def samples_do_not_see_each_other(case: Case) -> None:
 
 def infilling_keeps_what_is_known(case: Case) -> None:
     """Items are completed legally, keep what is known, and see neither each other nor what is not known."""
-    x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.labels(BATCH)
+    x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
     known = torch.rand(x.shape, generator=generator("testing")) < 0.5
 
     def infill(x: Tensor) -> Tensor:

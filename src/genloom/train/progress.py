@@ -79,6 +79,6 @@ def watcher(title: str) -> Bar | Lines:
 
 
 def brief(figures: Mapping[str, float]) -> str:
-    """Return the loss terms in a few characters."""
+    """Return the loss terms and the first figures beside them in a few characters."""
     shown = [f"{k.split('/')[-1]} {v:.4g}" for k, v in figures.items() if "grad_norm" not in k]
-    return "  ".join(shown[:3])
+    return "  ".join(shown[:5])
