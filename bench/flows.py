@@ -51,15 +51,15 @@ class Ours(nn.Module):
 
     def draw_compiled(self, z: Tensor) -> Tensor:
         """Draw with one compiled function for each layer."""
-        label, h = torch.zeros(len(z), dtype=torch.int64), z.t().contiguous()
+        h = z.t().contiguous()
         for mix, spline in zip(reversed(self.model.mixers), reversed(self.model.layers), strict=True):
-            h = mix.inverse(layer_inverse(spline, h, label))
+            h = mix.inverse(layer_inverse(spline, h))
         return self.model.norm.inverse(h.t())
 
 
 @torch.compile
-def layer_inverse(layer: nn.Module, y: Tensor, label: Tensor) -> Tensor:
-    return layer.inverse(y, label)
+def layer_inverse(layer: nn.Module, y: Tensor) -> Tensor:
+    return layer.inverse(y, None)
 
 
 class Zuko(nn.Module):

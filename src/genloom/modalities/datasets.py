@@ -125,7 +125,9 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
     if source in BUNDLED:
         return source, BUNDLED[source]()
     if source in TABLES:
-        return source, read_text([locate(source) / file.name for file in REMOTES[source]], options.label)
+        layout, folder = TABLES[source], locate(source)
+        files = [folder / file.name for file in REMOTES[source]]
+        return source, read_text(files, options.label or layout.label, layout.columns)
     if source in REMOTES:
         return source, read_path(locate(source), options.size, options.label)
     path = Path(located(source))

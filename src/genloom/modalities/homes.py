@@ -55,8 +55,58 @@ _BINARY_SETS = {
     ),
 }
 
-TABLES: Mapping[str, str] = dict.fromkeys(_BINARY_SETS, "density/binary")
-"""Sets that are tables of several files, and the folder of ``GENLOOM_DATA`` that holds them."""
+_UCI = "https://raw.githubusercontent.com/jbrownlee/Datasets/d20fcb6402ae34e653d4513b00f39257bb37ed7f/"
+_UPDRS = (
+    "https://raw.githubusercontent.com/behnazrzf/Parkinson-s_Telemonitoring/"
+    "f603774b38bfc967f20b4752bec4b6f872917d98/parkinsons_updrs.data"
+)
+_WINE = (
+    "fixed acidity",
+    "volatile acidity",
+    "citric acid",
+    "residual sugar",
+    "chlorides",
+    "free sulfur dioxide",
+    "total sulfur dioxide",
+    "density",
+    "pH",
+    "sulphates",
+    "alcohol",
+    "quality",
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a table's files do not say: the folder of ``GENLOOM_DATA`` they are in, columns, and the label."""
+
+    folder: str
+    columns: tuple[str, ...] = ()
+    label: str | None = None
+
+
+_ABALONE = (
+    "sex",
+    "length",
+    "diameter",
+    "height",
+    "whole weight",
+    "shucked weight",
+    "viscera weight",
+    "shell weight",
+    "rings",
+)
+_CONTINUOUS = "density/continuous"
+
+TABLES: Mapping[str, Layout] = {
+    **dict.fromkeys(_BINARY_SETS, Layout("density/binary")),
+    "wine_red": Layout(_CONTINUOUS, _WINE, "quality"),
+    "wine_white": Layout(_CONTINUOUS, _WINE, "quality"),
+    "abalone": Layout(_CONTINUOUS, _ABALONE, "sex"),
+    "banknote": Layout(_CONTINUOUS, ("variance", "skewness", "curtosis", "entropy", "class"), "class"),
+    "parkinsons": Layout(_CONTINUOUS),
+}
+"""Named sets that are tables."""
 
 REMOTES: Mapping[str, tuple[Remote, ...]] = {
     "mnist": tuple(
@@ -100,6 +150,46 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
         )
         for name, files in _BINARY_SETS.items()
     },
+    "wine_red": (
+        Remote(
+            "winequality-red.csv",
+            _UCI + "winequality-red.csv",
+            84_028,
+            "c9614512e980f1cbd221c796daa97f00c4898c3cd1716863abac60f6cd1a522e",
+        ),
+    ),
+    "wine_white": (
+        Remote(
+            "winequality-white.csv",
+            _UCI + "winequality-white.csv",
+            264_255,
+            "659d419fff887f225bf977d20520bb64a64cae203e460087f809721d4430ba27",
+        ),
+    ),
+    "abalone": (
+        Remote(
+            "abalone.csv",
+            _UCI + "abalone.csv",
+            191_872,
+            "eb2de13be807e9bb9ec4128b9c89b98ab23d7739121cfd17b7dde69b46ba7bf6",
+        ),
+    ),
+    "banknote": (
+        Remote(
+            "banknote_authentication.csv",
+            _UCI + "banknote_authentication.csv",
+            46_400,
+            "d0539aaed2139ba7a587b3e34fb345ce503ff7d5d33dbf9912d8e195ce425cb9",
+        ),
+    ),
+    "parkinsons": (
+        Remote(
+            "parkinsons_updrs.data",
+            _UPDRS,
+            911_261,
+            "f2c7d5025dec4e92e7feae367a5f7ccf58789a10ac6b54bdf15976c599f9dd39",
+        ),
+    ),
 }
 """The files of each name; none where there is no public home."""
 
@@ -117,8 +207,11 @@ def locate(name: str) -> Path:
     """
     given = os.environ.get("GENLOOM_DATA")
     home, remotes = cache() / name, REMOTES[name]
-    places = [Path(given, TABLES.get(name, name)), home] if given else [home]
-    if found := [place for place in places if _holds(place, remotes)]:
+    folder = TABLES[name].folder if name in TABLES else name
+    places = [Path(given, folder), home] if given else [home]
+    if found := [
+        place for place in places if _holds(place, remotes, exactly=name in TABLES or place == home)
+    ]:
         return found[0]
     looked = f"{name} is not in {' nor in '.join(map(str, places))}"
     advice = f"set GENLOOM_DATA to the folder that holds {name}/"
@@ -132,9 +225,9 @@ def locate(name: str) -> Path:
     return home
 
 
-def _holds(folder: Path, remotes: Sequence[Remote]) -> bool:
-    """Tell whether a folder is ready: with every file of a table or in the cache, else with anything."""
-    if remotes and (folder.parent == cache() or remotes[0].name.endswith(".data")):
+def _holds(folder: Path, remotes: Sequence[Remote], exactly: bool) -> bool:
+    """Tell whether a folder is ready: with every file of the set, or, if not exactly, with anything."""
+    if remotes and exactly:
         return all((folder / remote.name).exists() for remote in remotes)
     return folder.is_dir() and any(folder.iterdir())
 

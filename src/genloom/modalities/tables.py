@@ -20,20 +20,21 @@ TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".dat", ".data")
 ADVICE = "fill it, remove the row, or make the column the label with --data.label"
 
 
-def read_text(paths: Sequence[Path], label: str | None) -> Reading:
+def read_text(paths: Sequence[Path], label: str | None, header: Sequence[str] = ()) -> Reading:
     """Read a table of numbers separated by commas, semicolons, tabs or spaces, in one file or one a split.
 
     The first line names the columns if no cell of it is a number.
 
     Args:
         label: the column of class names, which may be text; its values number the classes.
+        header: names of the columns of files whose first line does not name them.
 
     Raises:
         DataError: a cell is no finite number (with file, line and column), a line has another number of
             cells, files differ in their columns, or ``label`` is unknown.
     """
     tags = split_names([path.name for path in paths])
-    tables = [_Table(path, label) for path in paths]
+    tables = [_Table(path, label, header) for path in paths]
     if any(table.columns != tables[0].columns for table in tables):
         raise DataError(f"{paths[0].name} and {paths[-1].name} do not have the same columns")
     items = torch.from_numpy(np.concatenate([table.numbers() for table in tables]))
@@ -52,12 +53,12 @@ def read_text(paths: Sequence[Path], label: str | None) -> Reading:
 class _Table:
     """The cells of one text file."""
 
-    def __init__(self, path: Path, label: str | None) -> None:
+    def __init__(self, path: Path, label: str | None, header: Sequence[str]) -> None:
         self.path, self.lines, self.labels, self._cells = path, array("q"), list[str](), array("d")
         pictures.check_memory((path.stat().st_size,))
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                self._read(_cells_of(file), label)
+                self._read(_cells_of(file), label, header)
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text: save it again as UTF-8") from error
         except csv.Error as error:
@@ -65,10 +66,12 @@ class _Table:
         if not self.lines:
             raise DataError(f"{path} has no rows")
 
-    def _read(self, rows: Iterator[tuple[int, list[str]]], label: str | None) -> None:
+    def _read(self, rows: Iterator[tuple[int, list[str]]], label: str | None, header: Sequence[str]) -> None:
         line, first = next(rows, (0, []))
         named = not any(map(_is_number, first))
         names = [(named and cell.strip()) or f"column {i + 1}" for i, cell in enumerate(first)]
+        if len(header) == len(first) and not named:
+            names = list(header)
         place = _find(label, names, self.path)
         self.columns = [name for i, name in enumerate(names) if i != place]
         if not self.columns:
