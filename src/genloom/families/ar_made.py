@@ -110,8 +110,8 @@ class Model(nn.Module, Sampler, Likelihood, Infill):
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Tensor:
         """Draw each unknown value from p(value | all values before it), known or drawn.
 
-        Each item takes an order of its own. Known values after an unknown one do not bear on it: these are
-        samples of p(unknown | known) where the order has all known values first.
+        Each item takes an order of its own, drawn evenly. Known values after an unknown one do not bear on
+        it: these are samples of that order's p(unknown | known) where it has all known values first.
         """
         chosen = noise.integers(len(self.permutations))
         flat, given = (items(value, self.leaf.extents).flatten(1) for value in (x, known))
@@ -130,7 +130,7 @@ class Model(nn.Module, Sampler, Likelihood, Infill):
         permutation, rows = self.permutations[order], len(x)
         made = copy.deepcopy(self.made)
         made.load_state_dict(self._permuted(permutation), strict=False)
-        like = torch.empty(self.leaf.dim, rows, dtype=self._dtype())
+        like = next(self.parameters()).new_empty(self.leaf.dim, rows)
         prefix, values = Prefix(made, like, self._context(cond, rows)), list[Tensor]()
         for place in permutation.tolist():
             drawn = self.output.draw(prefix.outputs().t(), noise)

@@ -35,7 +35,7 @@ class Config(card.Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="inside blocks; the paper's 0.5 suits long training")
     mixtures: int = Field(10, gt=0, description="logistics a pixel where levels are many, as in the paper")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
-    lr: float = Field(2e-3, gt=0, description="peak rate of Adam, which decays as a cosine")
+    lr: float = Field(4e-3, gt=0, description="peak rate of Adam, which decays as a cosine")
     batch_size: int = Field(32, gt=0, description="activations of 32 images of 28x28 stay in a CPU's cache")
 
     @classmethod

@@ -39,7 +39,7 @@ class Config(card.Config):
         "diagonal", description="diagonal sees all pixels before; row is faster and sees a triangle"
     )
     units: int = Field(32, gt=0, description="of each LSTM; the paper's h, 16 for MNIST and 128 for CIFAR-10")
-    layers: int = Field(3, gt=0, description="of LSTMs; the paper's 7 for MNIST are slow")
+    layers: int = Field(2, gt=0, description="of LSTMs; the paper's 7 for MNIST are slow")
     reach: int = Field(3, gt=0, description="the first layer sees this far: 3 is the paper's 7x7 window")
     mixtures: int = Field(10, gt=0, description="logistics a pixel where levels are many, as in PixelCNN++")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
@@ -66,8 +66,11 @@ class Config(card.Config):
 
 
 def lstm(gates: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the new state and memory (..., S) for gates (..., 4 S). Source: equation 3 of the paper."""
-    output, forget, enter, content = gates.chunk(4, -1)
+    """Return the new state and memory (..., S) for gates (..., 4 S), in the precision of the memory.
+
+    Source: equation 3 of the paper.
+    """
+    output, forget, enter, content = gates.to(memory.dtype).chunk(4, -1)
     memory = forget.sigmoid() * memory + enter.sigmoid() * content.tanh()
     return output.sigmoid() * memory.tanh(), memory
 
@@ -152,11 +155,10 @@ class RowLstmCache(LstmCache):
     def __init__(self, layer: RowLstm, batch: int, height: int, width: int) -> None:
         self.layer, self.enter = layer, ConvCache(layer.enter, batch, height, width)
         self.state = layer.enter.bias.new_zeros(batch, width, layer.units)
-        self.memory, self.above = self.state.clone(), layer.from_above(self.state)
+        self.memory, self.above = self.state.clone(), self.state
 
-    def row(self, i: int) -> None:
-        if i:
-            self.above = self.layer.from_above(self.state)
+    def row(self, i: int) -> None:  # noqa: ARG002
+        self.above = self.layer.from_above(self.state)
 
     def pixel(self, i: int, j: int, x: Tensor) -> Tensor:
         gates = self.enter.pixel(i, j, x) + self.above[:, j]
