@@ -175,7 +175,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
         label = labels_or_null(cond, self.classes, batch)
         h = self.start(label)[:, :, None, None]
         for number, scale in enumerate(self._all_scales()):
-            h = scale.down(h)
+            h = scale.down(h).contiguous(memory_format=torch.channels_last)
             for layer in scale.layers:
                 assert isinstance(layer, StochasticLayer)
                 h = layer(h, choose(number, layer, h))

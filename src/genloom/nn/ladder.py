@@ -4,6 +4,7 @@ B batch, C channels, Z code channels, H W the size of a scale; a vector is a map
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -108,35 +109,36 @@ def make_scales(
     widths: tuple[int, ...],
     codes: tuple[int, ...],
 ) -> list[Scale]:
-    """Return the scales of a ladder from its top, a vector, to the finest map.
+    """Return the scales of a ladder from its top, a vector, to the finest map, at half the items' size.
 
     Args:
         shape: (C, H, W) of the items, the size divisible by 2 for every scale but the top.
         counts, widths, codes: stochastic layers, channels and code channels of each scale.
     """
-    scales: list[Scale] = []
-    for level, (count, width, code) in enumerate(zip(counts, widths, codes, strict=True)):
-        halved = len(counts) - level
-        size = (shape[1] >> halved, shape[2] >> halved) if level else (1, 1)
-        finest = level == len(counts) - 1
-        below = shape[0] if finest else widths[level + 1]
-        finer = (shape[1] >> (halved - 1), shape[2] >> (halved - 1))
-        if level == 0:
-            up: nn.Module = flat_to_map(below * math.prod(shape[1:] if finest else finer), width, (1, 1))
-            down: nn.Module = nn.Identity()
-        else:
-            up = nn.Conv2d(below, width, 4, 2, 1) if finest else nn.Conv2d(below, width, 2, 2)
-            down = (
-                flat_to_map(widths[0], width, size)
-                if level == 1
-                else nn.Sequential(nn.Conv2d(widths[level - 1], 4 * width, 1), nn.PixelShuffle(2))
-            )
-        scales.append(Scale(up, down, width, size, count, code))
-    return scales
+    depth = len(counts)
+    maps = [(shape[1] >> i, shape[2] >> i) for i in range(depth - 1, 0, -1)]
+    sizes, below = [(1, 1), *maps], [*widths[1:], shape[0]]
+    flat = below[0] * math.prod((*maps, shape[1:])[0])
+    ups = [flat_to_map(flat, widths[0], (1, 1)), *map(halve, below[1:], widths[1:])]
+    downs: list[nn.Module] = [nn.Identity()]
+    downs += [flat_to_map(widths[0], width, size) for width, size in zip(widths[1:2], maps[:1], strict=True)]
+    downs += [double(above, width) for above, width in pairwise(widths[1:])]
+    parts = zip(ups, downs, widths, sizes, counts, codes, strict=True)
+    return [Scale(*part) for part in parts]
 
 
-def flat_to_map(inputs: int, channels: int, size: tuple[int, int]) -> nn.Sequential:
+def flat_to_map(inputs: int, channels: int, size: tuple[int, int]) -> nn.Module:
     """Return a linear layer from everything at once to a map (B, C, H, W)."""
     return nn.Sequential(
         nn.Flatten(), nn.Linear(inputs, channels * math.prod(size)), nn.Unflatten(1, (channels, *size))
     )
+
+
+def halve(inputs: int, outputs: int) -> nn.Module:
+    """Return a convolution to half the size; few channels need the wider window."""
+    return nn.Conv2d(inputs, outputs, 4, 2, 1) if inputs < 8 else nn.Conv2d(inputs, outputs, 2, 2)
+
+
+def double(inputs: int, outputs: int) -> nn.Module:
+    """Return a convolution to twice the size."""
+    return nn.Sequential(nn.Conv2d(inputs, 4 * outputs, 1), nn.PixelShuffle(2))

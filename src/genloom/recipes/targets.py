@@ -134,7 +134,7 @@ RECIPES: Mapping[str, Recipe] = {
         {"importance_samples": 5000},
     ),
     "mnist-vae-hierarchical": Recipe(
-        _mnist("vae.hierarchical", "90m"),
+        _mnist("vae.hierarchical", "90m", batch_size=128),
         AtMost(84.5),
         "VAE with two stochastic layers 85.33, IWAE-50 with two 82.90 (Burda et al. 2016, arXiv:1509.00519)",
         f"{BINARISED}, bound with 200 importance samples",
