@@ -215,7 +215,7 @@ def evaluate_command(
     plain = {
         name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
     }
-    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.copies.flagged}
+    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.flagged}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "evaluation.json", to_json(result).encode())

@@ -14,6 +14,7 @@ BUILT_IN: Mapping[str, str] = {
     "baseline.kde": "genloom.families.baseline_kde",
     "ar.made": "genloom.families.ar_made",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
+    "ae.plain": "genloom.families.ae_plain",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
