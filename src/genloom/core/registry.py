@@ -15,6 +15,8 @@ BUILT_IN: Mapping[str, str] = {
     "ar.made": "genloom.families.ar_made",
     "ar.pixelcnn": "genloom.families.ar_pixelcnn",
     "ae.plain": "genloom.families.ae_plain",
+    "ae.denoising": "genloom.families.ae_denoising",
+    "ae.regularised": "genloom.families.ae_regularised",
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
