@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = {
     "vae.gaussian": "genloom.families.vae_gaussian",
     "vae.iwae": "genloom.families.vae_iwae",
     "hybrid.aae": "genloom.families.hybrid_aae",
+    "hybrid.vaegan": "genloom.families.hybrid_vaegan",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
     "flow.maf": "genloom.families.flow_maf",
     "flow.nice": "genloom.families.flow_nice",
