@@ -159,11 +159,8 @@ class Model(nn.Module, Sampler, Latent):
 
     def features(self, x: Tensor) -> Tensor:
         """Return Dis_l(x), (B, F), at unit power."""
-        h = x
         assert isinstance(self.critic.body, nn.Sequential)
-        for part in self.critic.body[: self.depth]:
-            h = part(h)
-        return unit_power(h.flatten(1))
+        return unit_power(self.critic.body[: self.depth](x).flatten(1).to(x.dtype))
 
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:  # noqa: ARG002
         return self.posterior(items(x, self.leaf.extents))[0]

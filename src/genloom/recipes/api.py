@@ -97,6 +97,14 @@ class Trained:
         """
         return latents.encode(self.model, evaluating.seen(self.run, self._checked(items)))
 
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the most typical item for each code (n, *Z), in the data's own form.
+
+        Raises:
+            Unsupported: the family has no codes.
+        """
+        return self.run.view.decode(latents.decode(self.model, codes))
+
     def reconstruct(self, items: Tensor) -> Tensor:
         """Return what is left of items (n, ...) after encoding and decoding them.
 
