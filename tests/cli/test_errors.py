@@ -72,8 +72,12 @@ TABLE = ("fit", "baseline.independent", "table.csv")
         ),
         (
             ["compare", "two_moons", "--families", "flow.realnvp,ar.pixelcnn"],
-            "none of the families asked for takes two_moons data: flow.realnvp takes no view of vectors data",
+            "can be compared on two_moons data: flow.realnvp takes no view of vectors data",
         ),
+        (["encode", "nowhere"], "nowhere is not a run directory (no run.json)"),
+        (["reconstruct", "nowhere"], "nowhere is not a run directory (no run.json)"),
+        (["interpolate", "nowhere", "--path", "round"], 'Choose from: "linear", "spherical"'),
+        (["traverse", "nowhere", "--reach", "nan"], "--reach must be a number above 0, not nan"),
         (["sample", "nowhere"], "nowhere is not a run directory (no run.json)"),
         (["evaluate", "nowhere"], "nowhere is not a run directory (no run.json)"),
         (["evaluate", "nowhere", "--limit", "3"], "nowhere is not a run directory"),

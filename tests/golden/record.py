@@ -10,6 +10,7 @@ import torch
 
 import genloom
 from genloom.core import registry
+from genloom.core.capabilities import Sampler
 
 RECORDS = Path(__file__).with_name("records.json")
 STEPS = 20
@@ -17,12 +18,16 @@ ITEMS = 64
 
 
 def measure(family: str, folder: Path) -> dict[str, float]:
-    """Return the mean level of samples and, where there is one, the log-likelihood of test items."""
+    """Return the mean level of samples, of reconstructions where none are drawn, and any log-likelihood."""
     train = {"steps": STEPS, "precision": "fp32"}
     trained = genloom.fit(family, "digits", out=folder, train=train, conditional="no", seed=0)
-    found = {"sample_mean": float(trained.sample(ITEMS, seed=0).float().mean())}
+    items = genloom.open_data("digits").test.items[:ITEMS]
+    if isinstance(trained.model, Sampler):
+        found = {"sample_mean": float(trained.sample(ITEMS, seed=0).float().mean())}
+    else:
+        gap = trained.reconstruct(items).float() - items.float()
+        found = {"reconstruction_error": float(gap.square().mean())}
     if registry.load(family).card.likelihood:
-        items = genloom.open_data("digits").test.items[:ITEMS]
         found["log_prob"] = float(trained.log_prob(items).value.mean())
     return found
 

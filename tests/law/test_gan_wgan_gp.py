@@ -14,11 +14,10 @@ from genloom.families.gan_wgan_gp import (
     CARD,
     Config,
     Model,
-    gradient_norm,
     gradient_penalty,
     interpolate,
-    widths,
 )
+from genloom.nn.adversarial import gradient_norm, widths
 from genloom.train.state import State
 from genloom.train.step import Rhythm, train_step
 from genloom.train.stream import Order, Stream

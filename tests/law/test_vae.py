@@ -22,7 +22,7 @@ from genloom.nn.gaussian_vae import (
     kl_of_normals,
     normal_log_prob,
 )
-from genloom.nn.likelihoods import DiscretisedLogistic, Normal, Output, Softmax, output_for, to_input
+from genloom.nn.likelihoods import DiscretisedLogistic, Names, Normal, Output, Softmax, output_for, to_input
 from genloom.nn.vae import VAE, importance_weighted_bound
 from genloom.testing import draw, require_legal
 
@@ -124,7 +124,7 @@ def entropy_of(output: Output, parameters: Tensor, event: Event) -> tuple[float,
 def test_outputs_are_chosen_by_kind() -> None:
     assert isinstance(output_for(Leaf((1,), Categorical(17, ordered=True))), Softmax)
     assert isinstance(output_for(Leaf((1,), Categorical(256, ordered=True))), DiscretisedLogistic)
-    assert isinstance(output_for(Leaf((1,), Categorical(256))), Softmax)
+    assert isinstance(output_for(Leaf((1,), Categorical(256))), Names)
     assert isinstance(output_for(Leaf((1,), Bounded(0, 1))), Normal)
     for event, name in ((Leaf((1,), Circular()), "auto"), (Leaf((1,), Real()), "softmax")):
         with pytest.raises(Unsupported, match="does not fit"):

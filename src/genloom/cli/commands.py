@@ -19,7 +19,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
-from genloom.recipes import comparing, fitting
+from genloom.recipes import comparing, fitting, walking
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
@@ -29,6 +29,7 @@ from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import open_run, versions
 from genloom.recipes.targets import RECIPES
 from genloom.report.terminal import leaderboard, remarks
+from genloom.tasks import latents
 from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
@@ -39,6 +40,10 @@ Json = Annotated[
     Parameter(
         name="--json", negative=(), show_default=False, help="Print JSON for machines on standard output."
     ),
+]
+Items = Annotated[
+    str | None,
+    Parameter(help="Data of the same form: a name, file or folder; the run's if absent."),
 ]
 Seed = Annotated[int, Parameter(help="Decides all that is random.")]
 Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
@@ -206,6 +211,96 @@ def _values(text: str | None) -> dict[str, float] | None:
         raise ConfigError(f"--given takes names and numbers such as age=30,hours=40, not {text!r}") from None
 
 
+def encode_command(
+    run: Path,
+    data: Items = None,
+    *,
+    split: Annotated[walking.Part, Parameter(help="Which part of the data.")] = "test",
+    out: Annotated[
+        Path | None, Parameter(help="A new file, .csv or .safetensors; RUN/codes.csv if absent.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the code of every item, a row each, with its class if the run knows it.
+
+    Args:
+        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+    """
+    path, codes = walking.write_codes(open_run(run), data, split, out)
+    if json:
+        return emit({"codes": str(path), "shape": list(codes.shape)})
+    print(f"{path}: {len(codes)} codes of shape {tuple(codes.shape[1:])}")
+    return None
+
+
+def reconstruct_command(
+    run: Path,
+    data: Items = None,
+    *,
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 32,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Encode and decode items; write them, the originals, the error of each and a picture of both.
+
+    Args:
+        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+    """
+    walk = walking.write_reconstructions(open_run(run), data, at_least(1, n, "-n"), out)
+    error = walk.facts["mean_squared_error"]
+    return _tell(walk, f"{walk.facts['n']} reconstructions, mean squared error {error:.4g}", json)
+
+
+def interpolate_command(
+    run: Path,
+    data: Items = None,
+    *,
+    pairs: Annotated[int, Parameter(help="How many pairs of items.")] = 8,
+    steps: Annotated[int, Parameter(help="Items on a path, ends included.")] = 8,
+    path: Annotated[latents.Path, Parameter(help="A line, or a turn at a constant rate.")] = "spherical",
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Walk between the codes of pairs of items; write the items on the way and a picture of all.
+
+    Args:
+        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+    """
+    counts = at_least(1, pairs, "--pairs"), at_least(2, steps, "--steps")
+    walk = walking.write_interpolations(open_run(run), data, *counts, path, out)
+    return _tell(walk, f"{walk.facts['pairs']} {path} paths of {steps} items", json)
+
+
+def traverse_command(
+    run: Path,
+    data: Items = None,
+    *,
+    item: Annotated[int, Parameter(help="The number of the item.")] = 0,
+    coordinates: Annotated[int, Parameter(help="How many, those that vary most first.")] = 8,
+    steps: Annotated[int, Parameter(help="Values of each coordinate.")] = 8,
+    reach: Annotated[float, Parameter(help="Standard deviations to either side of the mean.")] = 2.0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Vary single coordinates of an item's code, the others held; write the items and a picture of all.
+
+    Args:
+        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+    """
+    if not 0 < reach < float("inf"):
+        raise ConfigError(f"--reach must be a number above 0, not {reach}")
+    counts = at_least(1, coordinates, "--coordinates"), at_least(2, steps, "--steps")
+    walk = walking.write_traversals(open_run(run), data, item, *counts, reach, out)
+    return _tell(walk, f"{len(walk.facts['coordinates'])} coordinates, {steps} values each", json)
+
+
+def _tell(walk: walking.Walk, text: str, json: bool) -> None:
+    if json:
+        return emit({**walk.facts, "picture": str(walk.picture), "files": [str(f) for f in walk.files]})
+    print(f"{walk.picture}: {text}")
+    return None
+
+
 def evaluate_command(
     run: Path,
     *,
@@ -231,7 +326,7 @@ def evaluate_command(
     plain = {
         name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
     }
-    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.copies.flagged}
+    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.flagged}
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "evaluation.json", to_json(result).encode())

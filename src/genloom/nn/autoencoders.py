@@ -1,16 +1,20 @@
-"""Encoders and decoders of leaves: dense ones, and convolutions for images.
+"""Encoders and decoders of leaves: dense ones, and convolutions for images; and deterministic autoencoders.
 
-B batch, C H W the shape of images, P numbers per scalar of what is decoded.
+B batch, S event shape, D values of an item, C H W the shape of images, Z latent dimensions, P numbers per
+scalar of what is decoded.
 """
 
 import itertools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from genloom.core.events import Leaf
+from genloom.core.capabilities import Latent
+from genloom.core.events import Bounded, Categorical, Leaf, Value, items, nearest_level
+from genloom.nn.likelihoods import Output, to_input
 
 Network = Literal["auto", "mlp", "conv"]
 
@@ -101,3 +105,76 @@ class ConvDecoder(nn.Module):
         c, height, width = self.shape
         y = y[:, :, :height, :width].reshape(-1, c, self.per_scalar, height, width)
         return y.movedim(2, -1).reshape(z.shape[0], -1)
+
+
+class Autoencoder(nn.Module, Latent):
+    """A deterministic encoder, a decoder, and the distribution of items whose parameters it gives."""
+
+    def __init__(self, leaf: Leaf, encoder: nn.Module, decoder: nn.Module, output: Output) -> None:
+        super().__init__()
+        self.leaf, self.encoder, self.decoder, self.output = leaf, encoder, decoder, output
+
+    def inputs(self, x: Value) -> Tensor:
+        """Return items as the encoder takes them, (B, D), names as one-hot vectors."""
+        return network_input(self.leaf, items(x, self.leaf.extents), next(self.parameters()).dtype)
+
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:  # noqa: ARG002
+        """Return the code of each item, (B, Z)."""
+        h = self.inputs(x)
+        return self.encoder(h).to(h.dtype)
+
+    def parameters_of(self, z: Tensor) -> Tensor:
+        """Return the parameters (B, *S, P) of the distribution of items at each code."""
+        return self.shaped(self.decoder(z).to(z.dtype))
+
+    def shaped(self, flat: Tensor) -> Tensor:
+        """Return what the decoder gives, (B, D P), as parameters (B, *S, P)."""
+        return flat.view(len(flat), *self.leaf.extents, self.output.parameters_per_scalar)
+
+    def error(self, x: Value, z: Tensor) -> Tensor:
+        """Return -log p(x | z), (B,) nats."""
+        return -self.output.log_prob(self.parameters_of(z), items(x, self.leaf.extents)).flatten(1).sum(1)
+
+    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:  # noqa: ARG002
+        """Return the most typical item for each code, (B, *S)."""
+        return legal(self.output.typical(self.parameters_of(z)), self.leaf)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the two networks, which are what is called."""
+        self.encoder.compile(*args, **kwargs)
+        self.decoder.compile(*args, **kwargs)
+
+
+def autoencoder(
+    leaf: Leaf, network: Network, output: Output, *, hidden: int, channels: int, latent_dim: int
+) -> Autoencoder:
+    """Return an autoencoder of the networks that suit a leaf; names are coded by dense ones."""
+    if isinstance(leaf.kind, Categorical) and not leaf.kind.ordered:
+        width = leaf.dim * leaf.kind.k
+        encoder, decoder = mlp(width, hidden, latent_dim), mlp(latent_dim, hidden, width)
+        return Autoencoder(leaf, encoder, decoder, output)
+    nets = encoder_and_decoder(
+        leaf,
+        network,
+        hidden=hidden,
+        channels=channels,
+        codes=latent_dim,
+        latent_dim=latent_dim,
+        features=0,
+        per_scalar=output.parameters_per_scalar,
+    )
+    return Autoencoder(leaf, *nets, output)
+
+
+def network_input(leaf: Leaf, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return items (B, *S) as flat numbers: about [-1, 1] where they have an order, names one-hot."""
+    if isinstance(leaf.kind, Categorical) and not leaf.kind.ordered:
+        return F.one_hot(x, leaf.kind.k).to(dtype).flatten(1)
+    return to_input(leaf, x, dtype).flatten(1)
+
+
+def legal(x: Tensor, leaf: Leaf) -> Tensor:
+    """Return the nearest legal values: in the range of bounded ones, on a level where there are any."""
+    if not isinstance(leaf.kind, Bounded):
+        return x
+    return nearest_level(x.clamp(leaf.kind.lo, leaf.kind.hi), leaf.kind)

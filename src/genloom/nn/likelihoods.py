@@ -69,6 +69,23 @@ class Softmax(Output):
         return noise.categorical(parameters)
 
 
+class Names(Output):
+    """One of k categories without an order, from k logits."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.parameters_per_scalar = k
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return -F.cross_entropy(parameters.movedim(-1, 1), x, reduction="none")
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        return parameters.argmax(-1)
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        return noise.categorical(parameters)
+
+
 class DiscretisedLogistic(Output):
     """One of k ordered levels: a logistic density on [-1, 1], integrated over each level's bin.
 
@@ -118,11 +135,27 @@ class Normal(Output):
         return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
 
 
+class UnitNormal(Output):
+    """A normal density of unit variance, from its mean: half the squared distance, up to a constant."""
+
+    parameters_per_scalar = 1
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return -0.5 * (x - parameters[..., 0]) ** 2 - 0.5 * math.log(2 * math.pi)
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        return parameters[..., 0]
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        mean = parameters[..., 0]
+        return mean + noise.normal(*mean.shape[1:]).to(mean)
+
+
 SOFTMAX_LEVELS = 32
 """Up to this many ordered levels, free probabilities for each beat a parametric shape."""
 
 
-OutputName = Literal["auto", "bernoulli", "softmax", "discretised_logistic", "gaussian"]
+OutputName = Literal["auto", "bernoulli", "softmax", "discretised_logistic", "gaussian", "unit_gaussian"]
 
 
 def output_for(event: Event, name: OutputName = "auto") -> Output:
@@ -137,14 +170,18 @@ def output_for(event: Event, name: OutputName = "auto") -> Output:
     kind = event.kind if isinstance(event, Leaf) else None
     if isinstance(kind, Binary) and name in ("auto", "bernoulli"):
         return Bernoulli()
+    if isinstance(kind, Categorical) and not kind.ordered and name in ("auto", "softmax"):
+        return Names(kind.k)
     if isinstance(kind, Categorical):
-        softmax = name == "softmax" or (name == "auto" and (kind.k <= SOFTMAX_LEVELS or not kind.ordered))
+        softmax = name == "softmax" or (name == "auto" and kind.k <= SOFTMAX_LEVELS)
         if softmax:
             return Softmax(kind.k)
         if name in ("auto", "discretised_logistic") and kind.ordered:
             return DiscretisedLogistic(kind.k)
     if isinstance(kind, Real | Bounded) and name in ("auto", "gaussian"):
         return Normal()
+    if isinstance(kind, Real | Bounded) and name == "unit_gaussian":
+        return UnitNormal()
     raise Unsupported(f"a {name} likelihood does not fit {describe(event)}")
 
 
@@ -156,3 +193,8 @@ def to_input(event: Event, x: Tensor, dtype: torch.dtype) -> Tensor:
     if isinstance(kind, Categorical):
         return x.to(dtype) * (2 / (kind.k - 1)) - 1
     return x.to(dtype)
+
+
+def squared_or_cross_entropy(leaf: Leaf) -> Output:
+    """Return an output whose error is half the squared distance of numbers, else the cross-entropy."""
+    return output_for(leaf, "unit_gaussian" if isinstance(leaf.kind, Real | Bounded) else "auto")

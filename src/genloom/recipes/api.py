@@ -19,6 +19,7 @@ from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.runs import Run, open_run
 from genloom.report.schema import Results
+from genloom.tasks import latents
 from genloom.train.config import TrainConfig
 
 P = ParamSpec("P")
@@ -100,9 +101,39 @@ class Trained:
             DataError: the items are not of the data's form: dtype, shape, range or missing values.
             Unsupported: the family has no likelihood.
         """
+        return evaluating.score(self.model, self.run, Split(self._checked(items)), seed)
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Return the code of each item (n, ...), (n, *Z).
+
+        Raises:
+            DataError: the items are not of the data's form: dtype, shape, range or missing values.
+            Unsupported: the family has no codes.
+        """
+        return latents.encode(self.model, evaluating.seen(self.run, self._checked(items)))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Return the most typical item for each code (n, *Z), in the data's own form.
+
+        Raises:
+            Unsupported: the family has no codes.
+        """
+        return self.run.view.decode(latents.decode(self.model, codes))
+
+    def reconstruct(self, items: Tensor) -> Tensor:
+        """Return what is left of items (n, ...) after encoding and decoding them.
+
+        Raises:
+            DataError: the items are not of the data's form: dtype, shape, range or missing values.
+            Unsupported: the family has no codes.
+        """
+        unlabelled = Split(self._checked(items))
+        return evaluating.reconstructed(self.model, self.run, unlabelled)[0]
+
+    def _checked(self, items: Tensor) -> Tensor:
         items = torch.as_tensor(items)
         self.run.modality.check(items)
-        return evaluating.score(self.model, self.run, Split(items), seed)
+        return items
 
 
 @checked

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 
 from genloom.core import registry
+from genloom.core.capabilities import Sampler
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, Unsupported
 from genloom.core.serial import to_json
@@ -94,15 +95,18 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
             settings = family.config(**resolve(family, view.event, config.models.get(name, {})))
             classes = condition_classes(family.card, dataset, view, _condition(config, family.card))
             model = settings.build(view.event, condition_event(view, classes))
-            trained += any(stage.objective for stage in settings.stages(model))
-            chosen.append(name)
+            if isinstance(model, Sampler):
+                trained += any(stage.objective for stage in settings.stages(model))
+                chosen.append(name)
+            else:
+                skipped[name] = "draws no samples to compare: fit and evaluate it by itself"
     if not config.families:
         others = [name for name in registry.names() if name not in registry.shown()]
         skipped |= dict.fromkeys(others, "not shown unless named, or with --families all")
     check_measurable(dataset, config.limit)
     if not chosen:
         reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
-        raise DataError(f"none of the families asked for takes {dataset.name} data: {reasons}")
+        raise DataError(f"none of the families asked for can be compared on {dataset.name} data: {reasons}")
     if unused := sorted(set(config.models) - set(chosen)):
         raise ConfigError(f"there are settings for {', '.join(unused)}, which takes no part here: drop them")
     budget = config.train.budget

@@ -69,21 +69,36 @@ def write_samples(
     if n < 1:
         raise ConfigError(f"-n must be at least 1, not {n}")
     conditions = conditions_for(run, n, seed, label, given)
-    folder = out or run.folder / "samples" / _name(seed, n, label, given)
-    if folder.exists() and not (folder / MARK).exists() and any(folder.iterdir()):
-        raise ConfigError(f"{folder} holds something else: choose another --out")
+    folder = check_folder(out or run.folder / "samples" / _name(seed, n, label, given), MARK)
     items = run.sample(run.load(), n, seed=seed, cond=conditions)
     classes = (
         [run.classes[i] for i in conditions.tolist()] if run.classes and conditions is not None else None
     )
     files = run.modality.write(items, classes, folder)
-    media, picture = run.modality.draw(items)
-    path = folder / f"all.{'svg' if 'svg' in media else 'png'}"
-    write_atomically(path, picture)
+    path = write_picture(folder / "all", *run.modality.draw(items))
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
     facts["given"] = dict(given or {})
     write_atomically(folder / MARK, to_json(facts).encode())
     return Drawn(path, files)
+
+
+def check_folder(folder: Path, mark: str) -> Path:
+    """Return a folder that is new, empty, or holds this mark of what was written into it before.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    if folder.exists() and (not folder.is_dir() or (not (folder / mark).exists() and any(folder.iterdir()))):
+        raise ConfigError(f"{folder} holds something else: choose another --out")
+    return folder
+
+
+def write_picture(stem: Path, media: str, picture: bytes) -> Path:
+    """Write a picture with the suffix of its media type, .svg or .png, and return its path."""
+    path = stem.with_name(f"{stem.name}.{'svg' if 'svg' in media else 'png'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, picture)
+    return path
 
 
 def _name(seed: int, n: int, label: str | int | None, given: Mapping[str, float] | None) -> str:

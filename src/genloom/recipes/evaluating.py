@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Likelihood
+from genloom.core.capabilities import Invertible, Latent, Likelihood, Sampler
 from genloom.core.errors import DataError
+from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import SampleNoise, key
 from genloom.metrics import (
@@ -27,7 +28,7 @@ from genloom.modalities.base import Dataset, Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.features import Features, features_for
 from genloom.recipes.runs import Run
-from genloom.tasks import sampling, scoring
+from genloom.tasks import latents, sampling, scoring
 
 SAMPLE_METRICS = ("frechet", "kernel", "c2st", "precision", "recall", "density", "coverage")
 LEAST_ITEMS = 20
@@ -48,6 +49,14 @@ class Measured:
     items: Tensor
     labels: Tensor | None
     sample_seconds_per_1000: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All figures of a run, and whether its samples are flagged as copies."""
+
+    figures: dict[str, Figure]
+    flagged: bool
 
 
 def held_out(dataset: Dataset, limit: int = MAX_ITEMS) -> Split:
@@ -89,8 +98,11 @@ def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
 
 def evaluate_run(
     run: Run, *, features: Path | None = None, limit: int = MAX_ITEMS, scored: int = SCORED_ITEMS
-) -> Measured:
-    """Measure a finished run on the data it was trained on, which are opened again.
+) -> Evaluation:
+    """Measure what a finished run offers, on the data it was trained on, which are opened again.
+
+    Samples are compared with the test split, test items scored, and reconstructed by models whose codes may
+    lose something; a model that draws no samples is measured by the rest.
 
     Args:
         features: weights that a comparison exported, to be used instead of the data's own features.
@@ -99,9 +111,16 @@ def evaluate_run(
         RunError: the run is not finished.
         DataError: the data are gone or have changed.
     """
-    run.load()
-    dataset = data_of(run)
-    return evaluate(run, dataset, features_for(dataset, features), limit=limit, scored=scored)
+    model, dataset = run.load(), data_of(run)
+    figures, flagged = dict[str, Figure](), False
+    if isinstance(model, Sampler):
+        measured = evaluate(run, dataset, features_for(dataset, features), limit=limit, scored=scored)
+        figures, flagged = measured.figures, measured.copies.flagged
+    elif isinstance(model, Likelihood):
+        figures = likelihood(model, run, dataset, scored)
+    if isinstance(model, Latent) and not isinstance(model, Invertible):
+        figures["reconstruction"] = reconstruction_figure(model, run, dataset, held_out(dataset, limit))
+    return Evaluation(figures, flagged)
 
 
 def data_of(run: Run) -> Dataset:
@@ -208,6 +227,37 @@ def score(model: nn.Module, run: Run, split: Split, seed: int = 0) -> LogProb:
         prior = run.label_counts / run.label_counts.sum()
         return view.to_data(scoring.marginal_log_prob(model, x, prior, seed=seed), x)
     return view.to_data(scoring.log_prob(model, x, split.labels, seed=seed), x)
+
+
+def seen(run: Run, items: Tensor, seed: int = 0) -> Value:
+    """Return items as the run's model sees them, with keyed noise where its view draws some."""
+    noise = SampleNoise(key(seed, "codes"), torch.arange(len(items)))
+    return run.view.perturb(run.view.encode(items), noise)
+
+
+def reconstructed(model: nn.Module, run: Run, split: Split) -> tuple[Tensor, Tensor]:
+    """Return what is left of items after encoding and decoding, and each one's error, (n,) float64.
+
+    The error is the mean squared difference of its values, in their natural units.
+
+    Raises:
+        Unsupported: the model has no codes.
+    """
+    labels = split.labels if run.classes else None
+    items = run.view.decode(latents.reconstruct(model, seen(run, split.items), labels))
+    features = run.modality.features
+    gap = features(items).double() - features(split.items).double()
+    return items, gap.square().mean(1)
+
+
+def reconstruction_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> Figure:
+    """Return the mean squared error of reconstructed test items, with a bootstrap interval."""
+    errors = reconstructed(model, run, test)[1]
+    value, n = float(errors.mean()), len(errors)
+    lo, hi = bootstrap(lambda index: float(errors[index].mean()), n, seed=0)
+    data = f"{dataset.fingerprint}:test[{n}]"
+    mark = Fingerprint("mean_squared_error", 1, "raw", dataset.modality.name, data)
+    return Figure("reconstruction", value, min(lo, value), max(hi, value), n, mark)
 
 
 def copies_among(items: Tensor, dataset: Dataset, seed: int = 0) -> CopyReport:

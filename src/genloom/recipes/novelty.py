@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from genloom.core.capabilities import Likelihood, need
-from genloom.core.errors import ConfigError, DataError
+from genloom.core.errors import DataError
 from genloom.core.serial import to_json
 from genloom.metrics import auroc
 from genloom.modalities.base import Dataset, Split
 from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.drawing import check_folder, write_picture
 from genloom.recipes.evaluating import data_of, score
 from genloom.recipes.fitting import FitConfig, fit
 from genloom.recipes.runs import Run, open_run, versions
@@ -65,8 +66,7 @@ def measure_novelty(
         DataError: the foreign items are not of the form of the run's own.
         ConfigError: ``out`` holds something else.
     """
-    if out.exists() and not (out / MARK).exists() and any(out.iterdir()):
-        raise ConfigError(f"{out} holds something else: choose another --out")
+    check_folder(out, MARK)
     need(run.load(), Likelihood, "novelty")
     dataset = data_of(run)
     foreign = open_data(source, _reading(run, options)).test.some(limit)
@@ -126,11 +126,7 @@ def _least_foreign(
     """Draw the foreign items that the best score takes for the run's own first."""
     best = max(areas, key=lambda name: areas[name][0])
     order = scores[best].argsort()[:SHOWN]
-    media, content = run.modality.draw(foreign.items[order])
-    path = out / f"least-foreign.{'svg' if 'svg' in media else 'png'}"
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, content)
-    return path
+    return write_picture(out / "least-foreign", *run.modality.draw(foreign.items[order]))
 
 
 def _write_scores(found: list[Mapping[str, Tensor]], path: Path) -> None:

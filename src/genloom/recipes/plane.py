@@ -10,7 +10,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 
 from genloom.core import registry
-from genloom.core.capabilities import Likelihood
+from genloom.core.capabilities import Likelihood, Sampler
 from genloom.core.errors import ConfigError
 from genloom.core.likelihood import Bound
 from genloom.core.serial import to_json
@@ -55,9 +55,14 @@ class Cell:
 
 
 def takers() -> list[str]:
-    """Return the families that take points in the plane and can show something for it."""
-    modality = open_data(TOYS[0]).modality
-    return [name for name in registry.names() if view_for(registry.load(name).card, modality)]
+    """Return the families that take points in the plane and draw samples."""
+    modality, able = open_data(TOYS[0]).modality, []
+    for name in registry.names():
+        family = registry.load(name)
+        if view := view_for(family.card, modality):
+            model = family.config.preset(view.event).build(view.event, None)
+            able += [name] if isinstance(model, Sampler) else []
+    return able
 
 
 def draw_plane(

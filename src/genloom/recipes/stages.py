@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core.capabilities import ClosedForm, Likelihood, need
-from genloom.core.errors import ConfigError
+from genloom.core.errors import ConfigError, Unsupported
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Dataset
+from genloom.recipes.evaluating import reconstructed
 from genloom.recipes.runs import Run
 from genloom.tasks import sampling, scoring
 from genloom.train import loop, ranks
@@ -172,16 +173,27 @@ def _no_preview(model: nn.Module, step: int | None) -> None:
 
 
 def _previewer(job: Job, stage: str) -> Callable[[nn.Module, int | None], None]:
-    """Return a function that draws the same noise at every call into ``samples/``, unless without a step."""
-    run = job.run
+    """Return a function that keeps a picture in ``samples/`` at every call with a step.
+
+    It shows samples of the same noise, or reconstructions of the same validation items where the model draws
+    none, or not before a later stage.
+    """
+    run, part = job.run, job.dataset.valid.some(PREVIEW_ITEMS)
     labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
-    given = run.view.conditions(job.dataset.train.items[torch.arange(PREVIEW_ITEMS) % len(job.dataset.train)])
+    seen = job.dataset.train.items[torch.arange(PREVIEW_ITEMS) % len(job.dataset.train)]
+    cond = run.view.conditions(seen) if labels is None else labels
+
+    def pictured(model: nn.Module) -> tuple[str, bytes]:
+        try:
+            return run.modality.draw(run.sample(model, PREVIEW_ITEMS, seed=0, cond=cond))
+        except Unsupported:
+            return run.modality.draw(reconstructed(model, run, part)[0], reference=part.items)
 
     def preview(model: nn.Module, step: int | None) -> None:
         if ranks.rank() == 0:
-            items = run.sample(model, PREVIEW_ITEMS, seed=0, cond=given if labels is None else labels)
+            picture = pictured(model)
             if step is not None:
-                _keep_picture(run.folder / "samples", f"{stage}-{step:08d}", *run.modality.draw(items))
+                _keep_picture(run.folder / "samples", f"{stage}-{step:08d}", *picture)
 
     return preview
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core import registry
-from genloom.core.capabilities import ClosedForm, Sampler, need
+from genloom.core.capabilities import ClosedForm, Latent, Sampler, need
 from genloom.core.card import Config, Family
 from genloom.core.events import Categorical, Event, Leaf, Real, Value, take
 from genloom.core.objective import Objective, Stage
@@ -113,9 +113,23 @@ class Case:
         torch.manual_seed(1)
         return self.sample(SAMPLES)
 
+    def shown(self, n: int, model: nn.Module | None = None) -> Value:
+        """Return what a model gives: n samples, or n reconstructions where it draws none."""
+        chosen = model or self.model
+        if isinstance(chosen, Sampler):
+            return self.sample(n, chosen)
+        latent, x, cond = need(chosen, Latent, "reconstruct"), self.items(n), self.given(n)
+        dtype = next(chosen.parameters()).dtype
+        with torch.no_grad():
+            return latent.decode(latent.encode(_in_precision(x, dtype), cond), cond)
+
     def sample(self, n: int, model: nn.Module | None = None) -> Value:
         """Draw n samples with the labels of ``labels``."""
         return sampling.sample(model or self.model, n, cond=self.given(n), micro_batch=MICRO_BATCH)
+
+
+def _in_precision(x: Value, dtype: torch.dtype) -> Value:
+    return x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
 
 
 class Subject:

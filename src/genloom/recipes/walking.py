@@ -1,0 +1,191 @@
+"""What a run's codes show: reconstructions and walks between codes, as files with a picture of all."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from genloom.core.capabilities import Latent, need
+from genloom.core.errors import ConfigError, DataError
+from genloom.core.serial import to_json
+from genloom.modalities.base import Split
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.drawing import check_folder, write_picture
+from genloom.recipes.evaluating import data_of, reconstructed, seen
+from genloom.recipes.runs import Run
+from genloom.tasks import latents
+from genloom.train.checkpoint import write_atomically
+
+MARK = "walk.json"
+SUFFIXES = (".csv", ".safetensors")
+Part = Literal["test", "valid", "train", "all"]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What was written: a picture of all, the files beside it, and what they show, as in ``walk.json``."""
+
+    picture: Path
+    files: list[Path]
+    facts: dict[str, Any]
+
+
+def model_of(run: Run, verb: str) -> nn.Module:
+    """Return a run's model if it has codes.
+
+    Raises:
+        RunError: the run is not finished.
+        Unsupported: the family has no codes.
+    """
+    model = run.load()
+    need(model, Latent, verb)
+    return model
+
+
+def items_of(run: Run, source: str | None, part: Part = "test") -> Split:
+    """Return items of the run's own data, or of another source of the same form, with labels it knows.
+
+    Raises:
+        DataError: the data cannot be read, have changed, or are of another form.
+    """
+    if source is None:
+        dataset = data_of(run)
+    else:
+        dataset = open_data(source, DataOptions(**run.facts["data"]["options"]))
+    splits = (dataset.train, dataset.valid, dataset.test)
+    chosen = splits if part == "all" else (getattr(dataset, part),)
+    items = torch.cat([split.items for split in chosen])
+    try:
+        run.modality.check(items)
+    except DataError as error:
+        raise DataError(f"{dataset.name} is not of the form that {run.folder} knows: {error}") from error
+    labels = [split.labels for split in chosen if split.labels is not None]
+    known = labels and run.classes == dataset.classes
+    return Split(items, torch.cat(labels) if known else None)
+
+
+def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> tuple[Path, Tensor]:
+    """Write the code of every item, a row each, and return the file and the codes (n, *Z).
+
+    Args:
+        out: a new file, .csv or .safetensors; the run's ``codes.csv`` if absent.
+
+    Raises:
+        ConfigError: the file exists, or is of another kind.
+    """
+    path = out or run.folder / "codes.csv"
+    if path.suffix not in SUFFIXES:
+        raise ConfigError(f"codes are written as .csv or .safetensors, not as {path.name}")
+    if out is not None and out.exists():
+        raise ConfigError(f"{out} exists: choose another --out")
+    model = model_of(run, "encode")
+    split = items_of(run, source, part)
+    codes = latents.encode(model, seen(run, split.items), split.labels if run.classes else None)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".csv":
+        flat = codes.flatten(1)
+        names = [f"z{i}" for i in range(flat.shape[1])]
+        write_atomically(path, table(names, flat.tolist(), named(run, split.labels)))
+    else:
+        labels = {} if split.labels is None else {"labels": split.labels.contiguous()}
+        write_atomically(path, save({"codes": codes.contiguous(), **labels}))
+    return path, codes
+
+
+def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None) -> Walk:
+    """Write n items after encoding and decoding them, the originals, and the error of each."""
+    folder = check_folder(out or run.folder / "reconstructions", MARK)
+    model = model_of(run, "reconstruct")
+    split = items_of(run, source).some(n)
+    items, errors = reconstructed(model, run, split)
+    names = named(run, split.labels)
+    originals = run.modality.write(split.items, None, folder / "originals")
+    write_atomically(folder / "errors.csv", table(["error"], errors[:, None].tolist(), names))
+    picture = run.modality.draw(items, reference=split.items)
+    facts = {"n": len(items), "mean_squared_error": float(errors.mean())}
+    return _walk(run, folder, items, picture, facts, [*originals, folder / "errors.csv"])
+
+
+def write_interpolations(
+    run: Run, source: str | None, pairs: int, steps: int, path: latents.Path, out: Path | None
+) -> Walk:
+    """Write the items on the way between the codes of pairs of items, a row of the picture each."""
+    folder = check_folder(out or run.folder / "interpolations", MARK)
+    model = model_of(run, "interpolate")
+    split = items_of(run, source).some(2 * pairs)
+    count = len(split) // 2
+    codes = latents.encode(model, seen(run, split.items[: 2 * count]))
+    ways = latents.interpolate(codes[:count], codes[count:], steps, path)
+    facts = {"pairs": count, "steps": steps, "path": path}
+    return _decoded(run, model, folder, ways, split, facts)
+
+
+def write_traversals(
+    run: Run, source: str | None, item: int, coordinates: int, steps: int, reach: float, out: Path | None
+) -> Walk:
+    """Write what one item becomes as single coordinates of its code vary, a row of the picture each.
+
+    The coordinates are those that vary most over the items; each goes ``reach`` standard deviations to either
+    side of its mean.
+
+    Raises:
+        ConfigError: there is no such item.
+    """
+    folder = check_folder(out or run.folder / "traversals", MARK)
+    model = model_of(run, "traverse")
+    split = items_of(run, source)
+    if not 0 <= item < len(split):
+        raise ConfigError(f"--item must be from 0 to {len(split) - 1}, not {item}")
+    codes = latents.encode(model, seen(run, split.items))
+    mean, spread = codes.flatten(1).mean(0), codes.flatten(1).std(0, correction=0)
+    chosen = spread.argsort(descending=True)[:coordinates].tolist()
+    unit = torch.linspace(-reach, reach, steps).to(codes)
+    ways = [latents.traverse(codes[item], c, mean[c] + spread[c] * unit) for c in chosen]
+    facts = {"item": item, "coordinates": chosen, "steps": steps, "reach": reach}
+    return _decoded(run, model, folder, torch.stack(ways), split, facts)
+
+
+def _decoded(
+    run: Run, model: nn.Module, folder: Path, ways: Tensor, split: Split, facts: Mapping[str, Any]
+) -> Walk:
+    """Write the items of codes (ways, steps, *Z); numbers are drawn over the data, pictures by themselves."""
+    items = run.view.decode(latents.decode(model, ways.flatten(0, 1)))
+    backdrop = split.items if items.is_floating_point() else None
+    picture = run.modality.draw(items, columns=ways.shape[1], reference=backdrop)
+    return _walk(run, folder, items, picture, facts, [])
+
+
+def _walk(
+    run: Run,
+    folder: Path,
+    items: Tensor,
+    picture: tuple[str, bytes],
+    facts: Mapping[str, Any],
+    beside: Sequence[Path],
+) -> Walk:
+    """Write items, their picture and the facts."""
+    files = run.modality.write(items, None, folder)
+    path = write_picture(folder / "all", *picture)
+    told = {"run": str(run.folder), "family": run.family, **facts}
+    write_atomically(folder / MARK, to_json(told).encode())
+    return Walk(path, [*files, *beside], told)
+
+
+def named(run: Run, labels: Tensor | None) -> list[str] | None:
+    """Return the class names of labels (n,)."""
+    return None if labels is None else [run.classes[i] for i in labels.tolist()]
+
+
+def table(names: Sequence[str], rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> bytes:
+    """Return rows as CSV under the names of their columns; labels are the last column."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names if labels is None else [*names, "label"])
+    writer.writerows(rows if labels is None else [[*r, l] for r, l in zip(rows, labels, strict=True)])
+    return text.getvalue().encode()
