@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.capabilities import Invertible, Likelihood, Sampler
+from genloom.core.capabilities import Infill, Invertible, Likelihood, Sampler
 from genloom.core.errors import DataError
 from genloom.core.events import Batch, Event, Value, describe, items, tensor
 from genloom.core.likelihood import Bound, LogProb
@@ -38,7 +38,7 @@ class Config(card.Config):
         return [Stage("fit", objective)]
 
 
-class Model(nn.Module, Sampler, Likelihood, Invertible):
+class Model(nn.Module, Sampler, Likelihood, Invertible, Infill):
     """z = (x - shift) exp(-log_scale), with a row of shifts and scales for each class and for none."""
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
@@ -72,6 +72,10 @@ class Model(nn.Module, Sampler, Likelihood, Invertible):
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         return self.decode(noise.normal(self.dim).to(self.shift), cond)
+
+    def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
+        """Draw from p(unknown | known), as values are independent."""
+        return torch.where(tensor(known), tensor(x), tensor(self.sample(noise, cond)))
 
 
 CARD = card.Card(

@@ -41,7 +41,8 @@ def test_entry_point_is_found_and_conforms(tmp_path: Path, monkeypatch: pytest.M
     assert registry.names()[-1] == name
     assert registry.load(name).card.title == "Outsider"
     passed = check_family(name)
-    assert {"card", "training", "resume", "invertible", "likelihood", "independence", "labels"} <= set(passed)
+    verbs = {"invertible", "likelihood", "infill"}
+    assert {"card", "training", "resume", "independence", "labels"} | verbs <= set(passed)
     assert not {"closed_form", "energy", "denoiser", "bfloat16"} & set(passed)
 
 
@@ -81,6 +82,13 @@ FAULTS = {
         "independence",
         "return self.decode(noise.normal(self.dim).to(self.shift), cond)",
         "z = noise.normal(self.dim).to(self.shift)\n        return self.decode(z - z.mean(0), cond)",
+    ),
+    "infilling over what is known": ("infill", "torch.where(tensor(known), tensor(x), ", "torch.add(0, "),
+    "infilling with what is not known": ("infill", "tensor(self.sample(noise, cond)))", "tensor(x))"),
+    "infilling that sees others": (
+        "infill",
+        "tensor(x), tensor(self",
+        "tensor(x), (tensor(x) * tensor(known)).sum() + tensor(self",
     ),
     "unkeyed samples": ("sample_count", "noise.normal(self.dim)", "torch.randn_like(noise.normal(self.dim))"),
     "an unkeyed loss": ("keyed", "(noise.uniform() < 0.3", "(torch.rand(len(x)) < 0.3"),

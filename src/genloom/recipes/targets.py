@@ -114,7 +114,7 @@ RECIPES: Mapping[str, Recipe] = {
         f"{BINARISED}, exact",
     ),
     "mnist-pixelsnail": Recipe(
-        _mnist("ar.pixelsnail", "60m"),
+        _mnist("ar.pixelsnail", "80m"),
         AtMost(83.0),
         "PixelSNAIL 78.61 (pytorch-generative)",
         f"{BINARISED}, exact",
