@@ -49,6 +49,9 @@ class ModelRef(BaseModel):
     def _from_name(cls, given: Any) -> Any:
         return {"family": given} if isinstance(given, str) else given
 
+    def __str__(self) -> str:
+        return f"{self.family} {dict(self.settings)}" if self.settings else self.family
+
 
 @dataclass(frozen=True)
 class Reference:

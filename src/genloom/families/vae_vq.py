@@ -46,7 +46,8 @@ class Config(card.Config):
     decay: float = Field(0.99, ge=0, lt=1, description="of the codebook's moving averages, as in the paper")
     dead: float = Field(0.1, ge=0, description="a code with fewer vectors a batch starts anew at one")
     prior: ModelRef = Field(
-        ModelRef(family="ar.pixelcnn"), description="family and settings of the model of code maps"
+        ModelRef(family="ar.pixelcnn"),
+        description='model of code maps: a family, or {"family": .., "settings": {..}}',
     )
     prior_share: float = Field(0.5, gt=0, lt=1, description="of the budget that trains the prior")
     emit: Emit = Field("typical", description="samples show the mean of p(x|z), or draw it")
