@@ -221,7 +221,7 @@ def encode_command(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Write the code of every item, a row each, with its class if the run knows it.
+    """Write the code of every item, a row each, with its class where the data have classes.
 
     Args:
         run: a run directory of a family with codes: an autoencoder, a VAE or a flow.

@@ -21,9 +21,7 @@ class Config(card.Config):
     latent_dim: int = Field(32, ge=1, description="numbers that an item is squeezed into")
     network: Network = Field("auto", description="conv for colour and large images")
     hidden: int = Field(512, ge=1, description="units of each of the two hidden layers of the mlp")
-    channels: int = Field(
-        32, ge=1, description="channels after the first convolution, doubled at each halving"
-    )
+    channels: int = Field(32, ge=1, description="channels after the first convolution, then doubled")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
 
@@ -52,13 +50,8 @@ class Config(card.Config):
 
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.01, clip=200.0)
         groups = {"autoencoder": Group(model, optimiser)}
-        return [
-            Stage(
-                "autoencoder",
-                Objective(groups, [Phase("error", ("autoencoder",), error)], Average()),
-                self.batch_size,
-            )
-        ]
+        phases = [Phase("error", ("autoencoder",), error)]
+        return [Stage("autoencoder", Objective(groups, phases, Average()), self.batch_size)]
 
 
 CARD = card.Card(

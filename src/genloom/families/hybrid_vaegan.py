@@ -43,8 +43,8 @@ class Config(card.Config):
     layer: int = Field(1, ge=1, description="of the discriminator, in whose features errors are measured")
     gamma: float = Field(3.0, gt=0, description="weight of the decoder's feature error")
     kl_weight: float = Field(1.0, ge=0, description="of the encoder's KL term against its feature error")
-    gradient_penalty: float = Field(1.0, ge=0, description="of the discriminator's slope at real items")
-    lr: float = Field(5e-4, gt=0, description="peak rate of the three Adams, decayed to zero")
+    gradient_penalty: float = Field(0.1, ge=0, description="of the discriminator's slope at real items")
+    lr: float = Field(2e-3, gt=0, description="peak rate of the three Adams, decayed to zero")
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's momentum: low, as the targets move")
     batch_size: int = Field(64, ge=1, description="as in the paper")
 

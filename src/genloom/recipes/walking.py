@@ -48,8 +48,10 @@ def model_of(run: Run, verb: str) -> nn.Module:
     return model
 
 
-def items_of(run: Run, source: str | None, part: Part = "test") -> Split:
-    """Return items of the run's own data, or of another source of the same form, with labels it knows.
+def items_of(run: Run, source: str | None, part: Part = "test") -> tuple[Split, tuple[str, ...]]:
+    """Return items of the run's own data, or of another source of the same form, and their classes' names.
+
+    Labels of classes that a conditional run does not know are left out.
 
     Raises:
         DataError: the data cannot be read, have changed, or are of another form.
@@ -66,8 +68,8 @@ def items_of(run: Run, source: str | None, part: Part = "test") -> Split:
     except DataError as error:
         raise DataError(f"{dataset.name} is not of the form that {run.folder} knows: {error}") from error
     labels = [split.labels for split in chosen if split.labels is not None]
-    known = labels and run.classes == dataset.classes
-    return Split(items, torch.cat(labels) if known else None)
+    known = labels and run.classes in ((), dataset.classes)
+    return Split(items, torch.cat(labels) if known else None), dataset.classes
 
 
 def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> tuple[Path, Tensor]:
@@ -85,13 +87,13 @@ def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> t
     if out is not None and out.exists():
         raise ConfigError(f"{out} exists: choose another --out")
     model = model_of(run, "encode")
-    split = items_of(run, source, part)
+    split, classes = items_of(run, source, part)
     codes = latents.encode(model, seen(run, split.items), split.labels if run.classes else None)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         flat = codes.flatten(1)
         names = [f"z{i}" for i in range(flat.shape[1])]
-        write_atomically(path, table(names, flat.tolist(), named(run, split.labels)))
+        write_atomically(path, table(names, flat.tolist(), named(split.labels, classes)))
     else:
         labels = {} if split.labels is None else {"labels": split.labels.contiguous()}
         write_atomically(path, save({"codes": codes.contiguous(), **labels}))
@@ -102,11 +104,13 @@ def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None
     """Write n items after encoding and decoding them, the originals, and the error of each."""
     folder = check_folder(out or run.folder / "reconstructions", MARK)
     model = model_of(run, "reconstruct")
-    split = items_of(run, source).some(n)
+    split, classes = items_of(run, source)
+    split = split.some(n)
     items, errors = reconstructed(model, run, split)
-    names = named(run, split.labels)
     originals = run.modality.write(split.items, None, folder / "originals")
-    write_atomically(folder / "errors.csv", table(["error"], errors[:, None].tolist(), names))
+    write_atomically(
+        folder / "errors.csv", table(["error"], errors[:, None].tolist(), named(split.labels, classes))
+    )
     picture = run.modality.draw(items, reference=split.items)
     facts = {"n": len(items), "mean_squared_error": float(errors.mean())}
     return _walk(run, folder, items, picture, facts, [*originals, folder / "errors.csv"])
@@ -115,10 +119,13 @@ def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None
 def write_interpolations(
     run: Run, source: str | None, pairs: int, steps: int, path: latents.Path, out: Path | None
 ) -> Walk:
-    """Write the items on the way between the codes of pairs of items, a row of the picture each."""
+    """Write the items on the way between the codes of pairs of items, a row of the picture each.
+
+    A conditional model is asked without a class, as the two items may be of different ones.
+    """
     folder = check_folder(out or run.folder / "interpolations", MARK)
     model = model_of(run, "interpolate")
-    split = items_of(run, source).some(2 * pairs)
+    split = items_of(run, source)[0].some(2 * pairs)
     count = len(split) // 2
     codes = latents.encode(model, seen(run, split.items[: 2 * count]))
     ways = latents.interpolate(codes[:count], codes[count:], steps, path)
@@ -132,14 +139,14 @@ def write_traversals(
     """Write what one item becomes as single coordinates of its code vary, a row of the picture each.
 
     The coordinates are those that vary most over the items; each goes ``reach`` standard deviations to either
-    side of its mean.
+    side of its mean. A conditional model is asked without a class.
 
     Raises:
         ConfigError: there is no such item.
     """
     folder = check_folder(out or run.folder / "traversals", MARK)
     model = model_of(run, "traverse")
-    split = items_of(run, source)
+    split, _ = items_of(run, source)
     if not 0 <= item < len(split):
         raise ConfigError(f"--item must be from 0 to {len(split) - 1}, not {item}")
     codes = latents.encode(model, seen(run, split.items))
@@ -177,9 +184,9 @@ def _walk(
     return Walk(path, [*files, *beside], told)
 
 
-def named(run: Run, labels: Tensor | None) -> list[str] | None:
+def named(labels: Tensor | None, classes: Sequence[str]) -> list[str] | None:
     """Return the class names of labels (n,)."""
-    return None if labels is None else [run.classes[i] for i in labels.tolist()]
+    return None if labels is None else [classes[i] for i in labels.tolist()]
 
 
 def table(names: Sequence[str], rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> bytes:
