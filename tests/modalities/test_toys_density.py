@@ -1,5 +1,7 @@
 """The toys' true densities: they have mass one, and are those of the points that are drawn."""
 
+import math
+
 import pytest
 import torch
 
@@ -33,6 +35,21 @@ def test_mass_and_draws(name: str) -> None:
     chi = ((found - expected)[many].square() / expected[many]).sum()
     freedom = int(many.sum())
     assert float(chi) < freedom + 6 * (2 * freedom) ** 0.5
+
+
+def test_torus_mass_and_draws() -> None:
+    """The density has mass one, and its mean over draws is the negative entropy: law of large numbers."""
+    axis = (torch.arange(400, dtype=torch.float64) + 0.5) * (2 * math.pi / 400)
+    score = log_density("torus", torch.cartesian_prod(axis, axis))
+    assert score is not None
+    area = (2 * math.pi / 400) ** 2
+    assert abs(float(score.exp().sum()) * area - 1) < 1e-9
+    drawn, _ = TOYS["torus"](SampleNoise(5, torch.arange(20_000)))
+    assert bool(((drawn >= 0) & (drawn < 2 * math.pi)).all())
+    found = log_density("torus", drawn)
+    assert found is not None
+    expected = float((score.exp() * score).sum()) * area
+    assert abs(float(found.mean()) - expected) < 5 * float(found.std()) / 20_000**0.5
 
 
 def test_no_formula_is_no_density() -> None:

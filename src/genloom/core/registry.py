@@ -32,6 +32,7 @@ BUILT_IN: Mapping[str, str] = {
     "hybrid.aae": "genloom.families.hybrid_aae",
     "hybrid.vaegan": "genloom.families.hybrid_vaegan",
     "gan.wgan_gp": "genloom.families.gan_wgan_gp",
+    "flow.circular": "genloom.families.flow_circular",
     "flow.cnf": "genloom.families.flow_cnf",
     "flow.glow": "genloom.families.flow_glow",
     "flow.iaf": "genloom.families.flow_iaf",

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -153,6 +153,7 @@ class Reading:
         levels: the number of values a pixel can take.
         columns: the names of the D columns of a table.
         label: the column that the labels came from.
+        angles: the unit of a table whose columns are all angles.
     """
 
     parts: Mapping[str, Split]
@@ -161,4 +162,5 @@ class Reading:
     levels: int = 256
     columns: tuple[str, ...] = ()
     label: str | None = None
+    angles: Literal["degrees", "radians"] | None = None
     notes: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genloom.core.errors import DataError, nearest
 from genloom.modalities import splits
+from genloom.modalities.angles import Angles, Unit, in_one_turn
 from genloom.modalities.base import Dataset, Modality, Reading, Split
 from genloom.modalities.binaries import Binaries
 from genloom.modalities.homes import REMOTES, TABLES, locate
@@ -38,6 +39,7 @@ class DataOptions(BaseModel):
     given: str | None = Field(
         None, description="columns of a table, separated by commas, that are given and not modelled"
     )
+    angles: Unit | None = Field(None, description="unit of a table whose columns are all angles")
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -112,7 +114,12 @@ def from_json(description: Mapping[str, Any]) -> Modality:
     Raises:
         DataError: it is of an unknown kind.
     """
-    known: Mapping[str, type[Modality]] = {"images": Images, "vectors": Vectors, "binaries": Binaries}
+    known: Mapping[str, type[Modality]] = {
+        "images": Images,
+        "vectors": Vectors,
+        "binaries": Binaries,
+        "angles": Angles,
+    }
     kind = str(description.get("modality"))
     if kind not in known:
         raise DataError(f"this version knows no modality {kind!r}, only {', '.join(known)}")
@@ -147,10 +154,12 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
             f"items of {name} have the shapes {sorted(shapes)} in different splits: make them equal"
         )
     _refuse_unused(name, reading, options)
-    parts = reading.parts
+    unit, parts = options.angles or reading.angles, reading.parts
+    if unit:
+        parts = {n: Split(in_one_turn(p.items, unit), p.labels) for n, p in parts.items()}
     if not reading.columns:
         parts = {n: Split(fit(p.items, options.size, reading.levels), p.labels) for n, p in parts.items()}
-    bits = bool(reading.columns) and all(is_binary(part.items) for part in parts.values())
+    bits = bool(reading.columns) and not unit and all(is_binary(part.items) for part in parts.values())
     found, notes = splits.divide(
         parts, options.test_fraction, options.valid_fraction, options.seed, distinct=not bits
     )
@@ -159,7 +168,7 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
         raise DataError(
             f"{name} is a table of zeros and ones, of which all are modelled: leave --data.given out"
         )
-    modality = Binaries(reading.columns) if bits else _modality(train.items, reading, options)
+    modality = _modality(train.items, reading, options, bits, unit)
     valid, test = found["valid"], found["test"]
     if options.binarise == "dynamic":
         valid = Split(fixed_draw(valid.items, reading.levels, "valid"), valid.labels)
@@ -187,6 +196,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is a table, and size is for images: leave --data.size out")
     if options.label is not None and options.label != reading.label:
         raise DataError(f"{name} has no columns to take labels from: leave --data.label out")
+    if options.angles and (not reading.columns or options.given):
+        raise DataError("angles is for tables, none of whose columns are given: leave --data.angles out")
     if options.given and not reading.columns:
         raise DataError(f"{name} is no table, and given is for columns: leave --data.given out")
 
@@ -203,7 +214,13 @@ def is_binary(items: Tensor) -> bool:
     return bool(((items == 0) | (items == 1)).all())
 
 
-def _modality(train: Tensor, reading: Reading, options: DataOptions) -> Modality:
+def _modality(
+    train: Tensor, reading: Reading, options: DataOptions, bits: bool, unit: Unit | None
+) -> Modality:
+    if unit:
+        return Angles(reading.columns, unit)
+    if bits:
+        return Binaries(reading.columns)
     if reading.columns:
         return Vectors.fit(train, reading.columns, options.given_columns)
     channels, height, width = train.shape[1:]

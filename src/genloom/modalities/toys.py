@@ -75,12 +75,34 @@ def eight_gaussians(noise: Noise) -> tuple[Tensor, Tensor]:
     return _polar(2.0, math.pi / 4 * which) + 0.2 * noise.normal(2).double(), which
 
 
+def torus(noise: Noise) -> tuple[Tensor, None]:
+    """Draw two angles, the first uniform, the second about twice the first: von Mises of concentration 8.
+
+    Returns:
+        Angles (B, 2) float64 in [0, 2 pi); their entropy is log 2 pi plus that of the von Mises law.
+    """
+    u, v = noise.uniform(2).double().t().contiguous()
+    grid = torch.linspace(-math.pi, math.pi, 4097, dtype=torch.float64)
+    density = torch.exp(CONCENTRATION * (grid.cos() - 1))
+    mass = torch.cumulative_trapezoid(density, grid)
+    mass = torch.cat([mass.new_zeros(1), mass / mass[-1]])
+    right = torch.searchsorted(mass, v).clamp(1, len(grid) - 1)
+    share = (v - mass[right - 1]) / (mass[right] - mass[right - 1])
+    error = grid[right - 1] + share * (grid[right] - grid[right - 1])
+    first = 2 * math.pi * u
+    return torch.stack([first, (2 * first + error).remainder(2 * math.pi)], 1), None
+
+
+CONCENTRATION = 8.0
+"""Of the torus's second angle about its mean."""
+
 TOYS: Mapping[str, Toy] = {
     "two_moons": two_moons,
     "rings": rings,
     "checkerboard": checkerboard,
     "pinwheel": pinwheel,
     "eight_gaussians": eight_gaussians,
+    "torus": torus,
 }
 
 
@@ -124,11 +146,18 @@ def _log_eight_gaussians(x: Tensor) -> Tensor:
     return _log_gaussians(x, _polar(2.0, math.pi / 4 * torch.arange(8, dtype=torch.float64)), 0.2)
 
 
+def _log_torus(x: Tensor) -> Tensor:
+    bessel = float(torch.special.i0e(torch.tensor(CONCENTRATION, dtype=torch.float64)))
+    error = CONCENTRATION * ((x[:, 1] - 2 * x[:, 0]).cos() - 1)
+    return error - math.log(bessel) - 2 * math.log(2 * math.pi)
+
+
 _LOG_DENSITIES: Mapping[str, Callable[[Tensor], Tensor]] = {
     "two_moons": _log_two_moons,
     "rings": _log_rings,
     "checkerboard": _log_checkerboard,
     "eight_gaussians": _log_eight_gaussians,
+    "torus": _log_torus,
 }
 
 
@@ -136,7 +165,10 @@ def draw_toy(name: str, count: int, seed: int) -> Reading:
     """Draw ``count`` points of a toy; point i depends on the name, the seed and i only."""
     points, labels = TOYS[name](SampleNoise(key("toy", name, seed), torch.arange(count)))
     classes = () if labels is None else tuple(str(i) for i in range(int(labels.max()) + 1))
-    return Reading({"all": Split(points, labels)}, "a formula", classes, columns=("x", "y"))
+    parts = {"all": Split(points, labels)}
+    if name == "torus":
+        return Reading(parts, "a formula", columns=("phi", "psi"), angles="radians")
+    return Reading(parts, "a formula", classes, columns=("x", "y"))
 
 
 def _polar(radius: Tensor | float, angle: Tensor) -> Tensor:
