@@ -226,7 +226,7 @@ CARD = card.Card(
         ),
         card.Reference("Dhariwal et al.", 2020, "Jukebox", "arXiv:2005.00341"),
     ),
-    good_at=("Short discrete codes that other models can learn.", "Sharp images from few codes."),
+    good_at=("Short discrete codes that other models can learn.",),
     bad_at=("Its likelihood counts one code of an image only, so the bound is loose.",),
     likelihood=Bound.LOWER,
     conditions="class",
