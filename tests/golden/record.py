@@ -1,4 +1,4 @@
-"""Train every family briefly on a small set and write what came out: python tests/golden/record.py [FAMILY ...]"""
+"""Train every family briefly on a small set and write what came out: python tests/golden/record.py [NAMES]"""
 
 import json
 import platform

@@ -1,6 +1,7 @@
 """Recipes are trained, scored and set beside their targets."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import torch
 
 from genloom.core import registry
 from genloom.core.errors import ConfigError
-from genloom.modalities.datasets import DataOptions, names
+from genloom.core.events import tensor
+from genloom.modalities.datasets import DataOptions, names, open_data
 from genloom.recipes import reproducing
+from genloom.recipes.evaluating import score_seen
 from genloom.recipes.fitting import FitConfig
+from genloom.recipes.runs import open_run
 from genloom.recipes.targets import RECIPES, AtMost, Near, Recipe
 from genloom.train.config import TrainConfig
 
@@ -21,7 +25,7 @@ VAE = Recipe(
     AtMost(10_000),
     "nothing",
     "digits",
-    {"importance_samples": 64},
+    scoring={"importance_samples": 64},
 )
 
 
@@ -63,6 +67,25 @@ def test_a_reproduction_is_scored_by_its_recipe(tmp_path: Path, monkeypatch: pyt
     kept = json.loads((tmp_path / "fine" / "reproduction.json").read_text())
     assert kept["reached"]["value"] == pytest.approx(found["fine"].figure.value)
     assert kept["versions"]["torch"] == torch.__version__
+
+
+def test_a_density_is_scored_in_the_space_of_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = FitConfig(
+        "flow.nice", "digits", {"hidden": (8,)}, TrainConfig(steps=3), DataOptions(limit=60), conditional="no"
+    )
+    recipes = {space: Recipe(fit, AtMost(1), "nothing", "digits", space) for space in ("data", "view")}
+    monkeypatch.setattr(reproducing, "RECIPES", recipes)
+    data, view = (
+        reproducing.reproduce(n, tmp_path / n, progress=False, say=silent).figure for n in ("data", "view")
+    )
+    assert (data.kind, view.kind) == ("lower_bound", "exact")
+    run = open_run(tmp_path / "view")
+    items = open_data("digits", DataOptions(limit=60)).test.some(1_000)
+    x = tensor(score_seen(run.load(), run, items)[1]).double()
+    slope = math.log(1 - 2 * 0.05) - (x.sigmoid() * (1 - x.sigmoid())).log() - math.log(17)
+    assert data.value == pytest.approx(view.value - float(slope.flatten(1).sum(1).mean()))
 
 
 def test_an_unknown_recipe_gets_the_nearest_name() -> None:

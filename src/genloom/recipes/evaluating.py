@@ -218,15 +218,19 @@ def likelihood(model: nn.Module, run: Run, dataset: Dataset, items: int) -> dict
 
 def score(model: nn.Module, run: Run, split: Split, seed: int = 0) -> LogProb:
     """Return the log-likelihood of the items of a split in nats of the data, (n,)."""
-    view = run.view
+    return run.view.to_data(*score_seen(model, run, split, seed))
+
+
+def score_seen(model: nn.Module, run: Run, split: Split, seed: int = 0) -> tuple[LogProb, Value]:
+    """Return the log-likelihood (n,) of items as the model sees them, in nats of its view, and these."""
     noise = SampleNoise(key(seed, "score"), torch.arange(len(split)))
-    x = view.perturb(view.encode(split.items), noise)
+    x = run.view.perturb(run.view.encode(split.items), noise)
     if not run.classes:
-        return view.to_data(scoring.log_prob(model, x, view.conditions(split.items), seed=seed), x)
+        return scoring.log_prob(model, x, run.view.conditions(split.items), seed=seed), x
     if len(run.classes) <= MAX_CLASSES:
         prior = run.label_counts / run.label_counts.sum()
-        return view.to_data(scoring.marginal_log_prob(model, x, prior, seed=seed), x)
-    return view.to_data(scoring.log_prob(model, x, split.labels, seed=seed), x)
+        return scoring.marginal_log_prob(model, x, prior, seed=seed), x
+    return scoring.log_prob(model, x, split.labels, seed=seed), x
 
 
 def seen(run: Run, items: Tensor, seed: int = 0) -> Value:

@@ -7,9 +7,9 @@ from typing import Any
 
 from genloom.core.errors import ConfigError, nearest
 from genloom.core.serial import to_json
-from genloom.metrics import Figure
-from genloom.modalities.datasets import open_data
-from genloom.recipes.evaluating import check_same_data, likelihood
+from genloom.metrics import Figure, likelihood_figure
+from genloom.modalities.datasets import Dataset, open_data
+from genloom.recipes.evaluating import check_same_data, likelihood, score_seen
 from genloom.recipes.fitting import fit
 from genloom.recipes.runs import Run, versions
 from genloom.recipes.targets import RECIPES, Recipe
@@ -85,10 +85,19 @@ def reproduce(
     check_same_data(run, dataset)
     say(f"{name}: scoring {len(dataset.test):,} test items")
     scored = _scored_with(run, recipe)
-    figure = likelihood(scored.load(), scored, dataset, len(dataset.test))["nll"]
+    figure = _nll(scored, recipe, dataset)
     found = Reproduction(name, recipe, figure, run.facts["train_seconds"])
     write_atomically(out / "reproduction.json", to_json(found.to_json()).encode())
     return found
+
+
+def _nll(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
+    """Return the negative log-likelihood of the test split where the recipe wants it."""
+    count = len(dataset.test)
+    if recipe.space == "data":
+        return likelihood(run.load(), run, dataset, count)["nll"]
+    scored, _ = score_seen(run.load(), run, dataset.test.some(count))
+    return likelihood_figure(scored, data=f"{dataset.fingerprint}:test[{count}]", preprocessing=run.view.name)
 
 
 def _scored_with(run: Run, recipe: Recipe) -> Run:
