@@ -120,6 +120,8 @@ def test_flags_win_over_the_file(cli: Cli, tmp_path: Path) -> None:
         ("model: {flow.nsf: {bins: 4}}", [], ["--model.flow.nsf.bins=4"]),
         ("model: {flow: {nsf: {hidden: [4, 4]}}}", [], ["--model.flow.nsf.hidden=[4, 4]"]),
         ("model: {network: auto, bins:}", [], ['--model.network="auto"']),
+        ("model: {prior: {family: ar.made}}", [], ['--model.prior={"family": "ar.made"}']),
+        ("model: {vae.vq: {prior: {family: ar.made}}}", [], ['--model.vae.vq.prior={"family": "ar.made"}']),
         ("budget: 10m", [], ["--budget=10m"]),
         ("", ["--steps", "3"], ["--steps", "3"]),
     ],

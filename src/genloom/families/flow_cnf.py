@@ -4,7 +4,9 @@ B batch, D values of an item, H hidden units. Inside the flow values are columns
 """
 
 import math
-from typing import Self
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, Self
 
 import torch
 from pydantic import Field
@@ -13,12 +15,12 @@ from torch import Tensor, nn
 from genloom.core import card
 from genloom.core.card import Card, Reference, real
 from genloom.core.errors import DataError
-from genloom.core.events import Event, describe, flat_leaf
+from genloom.core.events import Event, Value, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.math.ode import dopri5
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import FlowLayer, Order, VectorFlow, maximum_likelihood
+from genloom.nn.flows import FlowLayer, Order, VectorFlow, log_normal, maximum_likelihood
 from genloom.nn.masked import affine
 
 
@@ -29,6 +31,9 @@ class Config(card.Config):
     hidden: int = Field(128, gt=0, description="units of both hidden layers of each network")
     tolerance: float = Field(
         1e-5, gt=0, lt=0.1, description="of a step of the solver in float32; in float64 its square"
+    )
+    trace: Literal["exact", "hutchinson"] = Field(
+        "exact", description="in training; an estimate is no faster here; scores are always exact"
     )
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(3e-3, gt=0, description="peak rate of Adam, cosine to zero")
@@ -53,10 +58,15 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=self.clip)
+        score = model.log_density if self.trace == "exact" else partial(estimated_log_density, model)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
+
+
+Trace = Callable[[Tensor, Tensor], Tensor]
+"""Maps the slopes of both hidden layers, (H, B) each, to the trace of the field's Jacobian (B,)."""
 
 
 class Gate(nn.Module):
@@ -82,7 +92,7 @@ class Continuous(FlowLayer):
 
     The field has two hidden layers, v = W3 g2 tanh(W2 g1 tanh(W1 x + s1) + s2) + b3. So the trace of its
     Jacobian, sum_ij d2_i W2_ij d1_j (W1 W3)_ji with d the slopes of the hidden units, is exact at the price
-    of one matrix product; no random estimate is needed.
+    of one matrix product, which is also that of an estimate.
     """
 
     def __init__(self, dim: int, condition: Condition | None, hidden: int, tolerance: float) -> None:
@@ -110,10 +120,20 @@ class Continuous(FlowLayer):
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the values (D, B) at the end, and the log-determinant (B,)."""
         cycles = self.second.weight * (self.first.weight @ self.last.weight).t()
+        return self._moved(x, context, lambda d1, d2: (d2 * (cycles @ d1)).sum(0))
 
+    def estimate(self, x: Tensor, context: Tensor | None, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same with an estimate of the log-determinant from signs s (D, B): trace J = E[s J s].
+
+        Source: Grathwohl et al., section 3.1, where signs are held for the whole solution too.
+        """
+        into, out = self.first.weight @ signs, self.last.weight.t() @ signs
+        return self._moved(x, context, lambda d1, d2: (out * d2 * (self.second.weight @ (d1 * into))).sum(0))
+
+    def _moved(self, x: Tensor, context: Tensor | None, trace: Trace) -> tuple[Tensor, Tensor]:
         def field(t: Tensor, state: Tensor) -> Tensor:
             v, d1, d2 = self.velocity_and_slopes(t, state[:-1], context)
-            return torch.cat((v, (d2 * (cycles @ d1)).sum(0, keepdim=True)))
+            return torch.cat((v, trace(d1, d2)[None]))
 
         state = torch.cat((x, torch.zeros_like(x[:1])))
         end = dopri5(field, state, 0.0, 1.0, self._tolerance(x))
@@ -124,6 +144,17 @@ class Continuous(FlowLayer):
         return dopri5(
             lambda t, x: self.velocity_and_slopes(t, x, context)[0], y, 1.0, 0.0, self._tolerance(y)
         )
+
+
+def estimated_log_density(model: VectorFlow, x: Tensor, cond: Value | None) -> Tensor:
+    """Return an unbiased estimate of log p(x | cond), (B,) nats, by one draw of random signs a layer."""
+
+    def call(layer: FlowLayer, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        assert isinstance(layer, Continuous)
+        return layer.estimate(h, context, torch.randint_like(h, 2) * 2 - 1)
+
+    z, log_det = model.walk(x, cond, call)
+    return log_normal(z) + log_det
 
 
 CARD = Card(

@@ -157,6 +157,10 @@ class FlowLayer(nn.Module, ABC):
         """Undo ``forward``."""
 
 
+Call = Callable[[FlowLayer, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""Applies a layer to columns (D, B) and a context, as its ``forward`` does."""
+
+
 class MaskedAffine(FlowLayer):
     """Each value is shifted and scaled by functions of those before it.
 
@@ -210,16 +214,20 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         """Return the features (F, B) of conditions."""
         return None if self.condition is None else self.condition(cond, len(like), like.dtype).t()
 
-    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
-        """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
+    def walk(self, x: Tensor, cond: Value | None, call: Call) -> tuple[Tensor, Tensor]:
+        """Map items (B, *shape) to codes (B, D) by ``call`` of each layer, and sum their log-determinants."""
         context = self._context(cond, x)
         h, log_det = self.norm(x.flatten(1))
         h = h.t().contiguous()
         for mix, layer in self._steps():
             h, volume = mix(h)
-            h, more = layer(h, context)
+            h, more = call(layer, h, context)
             log_det = log_det + volume + more
         return h.t(), log_det
+
+    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
+        return self.walk(x, cond, FlowLayer.__call__)
 
     def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
         """Return log p(x | cond), (B,) nats."""

@@ -9,14 +9,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import ClosedForm, Likelihood, need
+from genloom.core.capabilities import ClosedForm, Latent, LatentVariable, Likelihood, need
 from genloom.core.errors import ConfigError, Unsupported
+from genloom.core.events import Value, rows
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Dataset
+from genloom.nn.gaussian_vae import active_units
 from genloom.recipes.evaluating import reconstructed
 from genloom.recipes.runs import Run
-from genloom.tasks import sampling, scoring
+from genloom.tasks import latents, sampling, scoring
 from genloom.train import loop, ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
@@ -71,7 +73,21 @@ def train(job: Job) -> Tensors:
     for stage in job.run.config.stages(model):
         closed = stage.objective is None
         model.load_state_dict(_fit_closed_form(job, model, stage) if closed else _run(job, model, stage))
+    if isinstance(model, LatentVariable) and isinstance(model, Latent):
+        _count_active_units(job, model)
     return {name: weight.detach() for name, weight in model.state_dict().items()}
+
+
+def _count_active_units(job: Job, model: nn.Module) -> None:
+    """Keep how many latent units depend on the item, and say so if none does."""
+    codes = latents.encode(model, *_validation(job))
+    active = int(active_units(codes.flatten(1)))
+    job.run.update(active_units=active)
+    if not active and len(codes):
+        job.say(
+            "warning: the posterior has collapsed, as no latent unit depends on the item: "
+            "lower beta, lengthen warmup, or leave units some free_bits"
+        )
 
 
 def compile_parts(model: nn.Module) -> None:
@@ -154,18 +170,22 @@ def _best(state: State) -> dict[str, float | int | None]:
 
 def _validator(job: Job) -> loop.Validate:
     """Return a function that scores a model on a fixed part of the validation split."""
-    view, part = job.run.view, job.dataset.valid.some(VALIDATION_ITEMS)
-    noise = SampleNoise(key(job.seed, "valid"), torch.arange(len(part)))
-    x = view.perturb(view.encode(part.items), noise)
-    given = job.run.conditions(part)
+    x, given = _validation(job)
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        if not isinstance(model, Likelihood) or len(part) == 0:
+        if not isinstance(model, Likelihood) or rows(x) == 0:
             return {}
-        scored = view.to_data(scoring.log_prob(model, x, given), x)
+        scored = job.run.view.to_data(scoring.log_prob(model, x, given), x)
         return {"loss": -float(scored.value.mean())}
 
     return validate
+
+
+def _validation(job: Job) -> tuple[Value, Tensor | None]:
+    """Return a fixed part of the validation split as the model sees it, and what the items are given."""
+    view, part = job.run.view, job.dataset.valid.some(VALIDATION_ITEMS)
+    noise = SampleNoise(key(job.seed, "valid"), torch.arange(len(part)))
+    return view.perturb(view.encode(part.items), noise), job.run.conditions(part)
 
 
 def _no_preview(model: nn.Module, step: int | None) -> None:
