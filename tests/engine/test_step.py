@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genloom.core.events import Batch, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
-from genloom.train.state import State, learning_rate, make_optimiser, update_average
+from genloom.train.state import State, learning_rate, make_optimiser
 from genloom.train.step import Rhythm, train_step
 from genloom.train.stream import Order, Stream
 
@@ -119,15 +119,16 @@ def test_phase_needs_exactly_one_of_loss_and_update() -> None:
 
 
 def test_average_follows_its_formula() -> None:
-    average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
-    profile = Average(horizon=0.25, limit=0.9)
-    expected = average.weight.item()
+    model = nn.Linear(1, 1, bias=False)
+    state = State.fresh(model, Objective({}, [], Average(horizon=0.25, limit=0.9)))
+    expected = model.weight.item()
     for step in range(1, 60):
         model.weight.data.fill_(math.sin(step))
-        update_average(average, model, profile, step)
+        state.step = step
+        state.update_average()
         decay = min(max(0.0, 1 - 1 / (0.25 * step)), 0.9)
         expected = decay * expected + (1 - decay) * math.sin(step)
-    assert average.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert state.scored.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_average_copies_buffers_and_is_what_is_scored() -> None:

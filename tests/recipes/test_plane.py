@@ -12,7 +12,7 @@ from genloom.train.config import TrainConfig
 
 def test_a_picture_with_a_row_for_each_family(tmp_path) -> None:
     train, names = TrainConfig(steps=2), ["baseline.gmm", "vae.gaussian", "gan.wgan_gp"]
-    gaps = draw_plane(tmp_path, train, families=names, progress=False, say=lambda _: None)
+    gaps = draw_plane(tmp_path, train, families=names, points=2_000, progress=False, say=lambda _: None)
     assert list(gaps) == names
     assert 0 < gaps["baseline.gmm"]["two_moons"] < 0.1
     assert gaps["vae.gaussian"]["rings"] > gaps["baseline.gmm"]["rings"]

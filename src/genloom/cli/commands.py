@@ -24,7 +24,7 @@ from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
 from genloom.recipes.novelty import measure_novelty
-from genloom.recipes.plane import TOY_SECONDS, draw_plane
+from genloom.recipes.plane import POINTS, TOY_SECONDS, draw_plane
 from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import open_run, versions
 from genloom.recipes.targets import RECIPES
@@ -424,6 +424,7 @@ def novelty_command(
 def toys_command(
     *,
     families: Annotated[str, Parameter(help="Names, separated by commas; all that can if absent.")] = "",
+    points: Annotated[int, Parameter(help="Points of each toy; a fifth of them score.")] = POINTS,
     train: Training = TrainConfig(),  # noqa: B008
     seed: Seed = 0,
     out: Annotated[Path, Parameter(help="Folder of the picture and the runs.")] = Path("runs/toys"),
@@ -434,6 +435,7 @@ def toys_command(
         out,
         train.lasting(TOY_SECONDS),
         families=[name.strip() for name in families.split(",") if name.strip()],
+        points=at_least(10, points, "--points"),
         seed=seed,
         progress=not json,
         command=spoken(),

@@ -15,7 +15,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.likelihood import Bound
 from genloom.core.serial import to_json
 from genloom.modalities.base import Dataset, Split
-from genloom.modalities.datasets import open_data
+from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.drawing import PictureRow, heat, png_bytes, sheet
 from genloom.modalities.toys import log_density
 from genloom.recipes.evaluating import score
@@ -27,6 +27,9 @@ from genloom.train.config import TrainConfig
 TOYS = ("two_moons", "rings", "checkerboard", "pinwheel")
 TOY_SECONDS = 20.0
 """The budget of a fit to one toy that sets none."""
+
+POINTS = 50_000
+"""Of each toy: enough that what a likelihood lacks is the family's fault, not the sample's."""
 
 SIDE = 110
 """Cells, and pixels, along a side of each picture."""
@@ -70,6 +73,7 @@ def draw_plane(
     train: TrainConfig,
     *,
     families: Sequence[str] = (),
+    points: int = POINTS,
     seed: int = 0,
     progress: bool = True,
     command: str = "",
@@ -79,6 +83,7 @@ def draw_plane(
 
     Args:
         families: those to show, all that can if empty.
+        points: drawn of each toy; a fifth of them score.
 
     Returns:
         By family and toy, the nats by which a likelihood falls short of the truth.
@@ -92,13 +97,14 @@ def draw_plane(
             f"{', '.join(refused)} cannot be drawn in the plane  (these can: {', '.join(able)})"
         )
     chosen = list(families) or able
-    datasets = {toy: open_data(toy) for toy in TOYS}
+    options = DataOptions(points=points)
+    datasets = {toy: open_data(toy, options) for toy in TOYS}
     rows = {}
     for number, name in enumerate(chosen, 1):
         say(f"{number}/{len(chosen)} {name}")
         runs = [
             fit(
-                FitConfig(name, toy, train=train, conditional="no", seed=seed),
+                FitConfig(name, toy, train=train, data=options, conditional="no", seed=seed),
                 out / "runs" / f"{name}-{toy}",
                 dataset=datasets[toy],
                 previews=False,

@@ -1,8 +1,9 @@
 """All that changes while a model trains, as one flat mapping of tensors."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,34 @@ class State:
         }
         average = copy.deepcopy(model).requires_grad_(False) if objective.average else None
         return cls(model, objective, optimisers, average)
+
+    def parameters(self, group: str) -> list[Tensor]:
+        """Return what a group's optimiser moves."""
+        return [p for part in self.optimisers[group].param_groups for p in part["params"]]
+
+    def outside(self, groups: Sequence[str]) -> list[Tensor]:
+        """Return the model's parameters that belong to none of the groups."""
+        inside = {id(p) for name in groups for p in self.parameters(name)}
+        return [p for p in self._every_parameter if id(p) not in inside]
+
+    @cached_property
+    def _every_parameter(self) -> list[Tensor]:
+        return list(self.model.parameters())
+
+    @cached_property
+    def _averages(self) -> list[Tensor]:
+        return [] if self.average is None else list(self.average.parameters())
+
+    @torch.no_grad()
+    def update_average(self) -> None:
+        """Move the average, if there is one, towards the model after a step."""
+        if self.average is None or self.objective.average is None:
+            return
+        if self._averages:
+            share = 1 - decay(self.objective.average, self.step)
+            torch._foreach_lerp_(self._averages, self._every_parameter, share)
+        for mine, other in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(other)
 
     @property
     def scored(self) -> nn.Module:
@@ -122,13 +151,6 @@ def learning_rate(spec: Optimiser, progress: float) -> float:
     return spec.lr
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, model: nn.Module, profile: Average, step: int) -> None:
-    """Move the average towards the model after step number ``step`` (from 1)."""
-    decay = min(max(0.0, 1 - 1 / max(profile.horizon * step, 1e-12)), profile.limit)
-    ours = [p.detach() for p in average.parameters()]
-    theirs = [p.detach() for p in model.parameters()]
-    if ours:
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
-    for mine, other in zip(average.buffers(), model.buffers(), strict=True):
-        mine.copy_(other)
+def decay(profile: Average, step: int) -> float:
+    """Return the share of the average that stays after step number ``step`` (from 1)."""
+    return min(max(0.0, 1 - 1 / max(profile.horizon * step, 1e-12)), profile.limit)

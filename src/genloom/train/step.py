@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from genloom.core.errors import Diverged
 from genloom.core.events import Batch
 from genloom.core.objective import Clock, Loss, Phase
 from genloom.core.randomness import TrainNoise, generator, key
 from genloom.train import ranks
-from genloom.train.state import State, learning_rate, update_average
+from genloom.train.state import State, learning_rate
 from genloom.train.stream import Order, Stream
 
 
@@ -36,7 +36,7 @@ def train_step(state: State, rhythm: Rhythm) -> dict[str, float]:
     Raises:
         Diverged: a term or gradient is not finite; the weights are those before the failing phase.
     """
-    torch.manual_seed(key(rhythm.seed, rhythm.stage, "global", state.step))
+    torch.default_generator.manual_seed(key(rhythm.seed, rhythm.stage, "global", state.step))
     logs: dict[str, float] = {}
     draw = sum(p.repeats * -(-state.step // p.every) for p in state.objective.phases)
     for phase in state.objective.phases:
@@ -45,8 +45,7 @@ def train_step(state: State, rhythm: Rhythm) -> dict[str, float]:
                 logs |= _run_phase(state, rhythm, phase, repeat, draw)
                 draw += 1
     state.step += 1
-    if state.average is not None and state.objective.average is not None:
-        update_average(state.average, state.model, state.objective.average, state.step)
+    state.update_average()
     return logs
 
 
@@ -58,21 +57,20 @@ def _run_phase(state: State, rhythm: Rhythm, phase: Phase, repeat: int, draw: in
         with torch.no_grad():
             phase.update(*_draw(rhythm, index, keys, 0, rhythm.batch_size), clock)
         return {}
-    groups = [state.objective.groups[name] for name in phase.trains]
-    with _only_trainable(state.model, [g.module for g in groups]):
+    with _frozen(state.outside(phase.trains)):
         for name in phase.trains:
             state.optimisers[name].zero_grad()
         logs = _gradients(rhythm, phase, index, keys, clock)
-    for name, group in zip(phase.trains, groups, strict=True):
-        gradients = [p.grad for p in group.module.parameters() if p.grad is not None]
+    for name in phase.trains:
+        gradients = [p.grad for p in state.parameters(name) if p.grad is not None]
         ranks.sum_(gradients)
-        norm = _clip(gradients, group.optimiser.clip)
+        norm = _clip(gradients, state.objective.groups[name].optimiser.clip)
         if not torch.isfinite(norm):
             raise Diverged(f"the gradient of {name}", phase.name, state.step)
         logs[f"{phase.name}/{name}_grad_norm"] = float(norm)
-    for name, group in zip(phase.trains, groups, strict=True):
+    for name in phase.trains:
         for parameters in state.optimisers[name].param_groups:
-            parameters["lr"] = learning_rate(group.optimiser, clock.progress)
+            parameters["lr"] = learning_rate(state.objective.groups[name].optimiser, clock.progress)
         state.optimisers[name].step()
     return logs
 
@@ -129,14 +127,13 @@ def _clip(gradients: list[Tensor], limit: float | None) -> Tensor:
 
 
 @contextlib.contextmanager
-def _only_trainable(model: nn.Module, modules: list[nn.Module]) -> Iterator[None]:
-    """Switch off gradients outside ``modules`` for the time of the block."""
-    inside = {id(p) for m in modules for p in m.parameters()}
-    outside = [p for p in model.parameters() if p.requires_grad and id(p) not in inside]
-    for p in outside:
+def _frozen(parameters: list[Tensor]) -> Iterator[None]:
+    """Switch off the gradients of parameters for the time of the block."""
+    on = [p for p in parameters if p.requires_grad]
+    for p in on:
         p.requires_grad_(False)
     try:
         yield
     finally:
-        for p in outside:
+        for p in on:
             p.requires_grad_(True)
