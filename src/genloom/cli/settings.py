@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 
-from genloom.core import registry
 from genloom.core.errors import ConfigError
 
 LENGTHS = frozenset(("--steps", "--budget", "--flops"))
@@ -64,20 +63,17 @@ def _split(tokens: Sequence[str]) -> tuple[list[str], Path | None]:
 
 
 def _flags(settings: Mapping[str, Any], prefix: str = "--") -> Iterator[tuple[str, str]]:
-    """Yield a dotted flag and its text for every setting; those under ``train`` need no prefix."""
+    """Yield a dotted flag and its text for every setting; those under ``train`` need no prefix.
+
+    A mapping that names its ``family`` is a model within a model, and one setting.
+    """
     for name, value in settings.items():
-        if isinstance(value, Mapping) and not _is_setting(prefix, name):
+        if isinstance(value, Mapping) and "family" not in value:
             yield from _flags(value, prefix if prefix == "--" and name == "train" else f"{prefix}{name}.")
         elif name == "conditional" and isinstance(value, bool):
             yield f"{prefix}{name}", "yes" if value else "no"
         elif value is not None:
             yield f"{prefix}{name}", _text(value, prefix.startswith("--model."))
-
-
-def _is_setting(prefix: str, name: str) -> bool:
-    """Tell a family's own setting, which may be a mapping, from names of families and their groups."""
-    path = f"{prefix}{name}.".removeprefix("--model.")
-    return prefix.startswith("--model.") and not any(f"{f}.".startswith(path) for f in registry.names())
 
 
 def _text(value: Any, literal: bool) -> str:
