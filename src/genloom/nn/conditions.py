@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from genloom.core.card import class_count
 from genloom.core.errors import DataError
-from genloom.core.events import Event, Leaf, Real, Value, items
+from genloom.core.events import Event, Leaf, Real, Value, tensor
 from genloom.core.randomness import Noise
 from genloom.nn.labels import hide_labels, labels_or_null
 
@@ -70,9 +70,10 @@ class Numbers(Condition):
     def forward(self, cond: Value | None, batch: int, dtype: torch.dtype) -> Tensor:
         if cond is None:
             raise DataError(f"this model is conditional on {self.count} numbers an item: give them as cond")
-        given = items(cond, (self.count,))
-        if len(given) != batch:
-            raise DataError(f"{batch} items need {batch} conditions, not {len(given)}")
+        given = tensor(cond)
+        if given.shape != (batch, self.count):
+            needed = (batch, self.count)
+            raise DataError(f"conditions of shape {needed} are needed, not {tuple(given.shape)}")
         return self.network(((given - self.mean) / self.scale).to(dtype)).to(dtype)
 
     def hide(self, cond: Tensor, share: float, noise: Noise) -> Tensor:  # noqa: ARG002

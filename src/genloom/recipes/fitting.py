@@ -156,7 +156,10 @@ def choose_view(card: Card, dataset: Dataset, name: str | None) -> View:
         view = view_for(card, dataset.modality)
         if view is None:
             offered = "; ".join(describe(v.event) for v in dataset.modality.views())
-            raise DataError(f"{card.name} does not take {dataset.name} data (offered: {offered})")
+            raise DataError(
+                f"{card.name} does not take {dataset.name} data (offered: {offered}): "
+                "genloom compare SOURCE --families all --dry-run lists what does"
+            )
         return view
     view = view_named(dataset.modality, name)
     if not any(accepts(view.event) for accepts in card.events):
