@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from cli_kit import SMALL, Cli
+from PIL import Image
 from safetensors.torch import load_file
 
 import genloom
@@ -63,6 +64,24 @@ def test_a_flow_gives_back_what_it_took(cli: Cli) -> None:
     torch.testing.assert_close(way.double()[4::5], items[3:], rtol=1e-3, atol=1e-3)
 
 
+def test_edits_start_at_the_items_and_move(cli: Cli) -> None:
+    fit(cli, "flow.nsf", "two_moons", *MOONS, "--conditional", "no")
+    told = cli("edit", "run", "--from", 0, "--to", 1, "-n", 3, "--steps", 4, "--json").json
+    assert (told["n"], told["picture"]) == (3, "run/edits/all.svg")
+    way = torch.tensor([[float(v) for v in row] for row in rows_of("run/edits/items.csv")[1:]])
+    test = genloom.open_data("two_moons", genloom.DataOptions(points=400)).test
+    torch.testing.assert_close(way.double()[::4], test.items[test.labels == 0][:3], rtol=1e-3, atol=1e-3)
+    assert (way[3::4] - way[::4]).norm(dim=1).min() > 0.1
+
+
+def test_walks_of_images_move(cli: Cli, fitted: Fitted) -> None:
+    fitted()
+    told = cli("edit", "run", "--from", 3, "--to", 8, "-n", 2, "--steps", 5, "--json").json
+    assert "run/edits/moving.png" in told["files"]
+    with Image.open("run/edits/moving.png") as moving, Image.open(told["picture"]) as all_steps:
+        assert moving.size[1] < all_steps.size[1], "both items side by side, the steps one after another"
+
+
 def test_traversals(cli: Cli, fitted: Fitted) -> None:
     fitted()
     shown = cli("traverse", "run", "--item", 3, "--coordinates", 9, "--steps", 4)
@@ -82,6 +101,7 @@ def test_refusals(cli: Cli, fitted: Fitted, refused: Callable[..., str]) -> None
     assert "written as .csv or .safetensors" in refused("encode", "run", "--out", "codes.npy")
     assert refused("reconstruct", "run", "-n", 0) == "-n must be at least 1, not 0"
     assert refused("interpolate", "run", "--steps", 1) == "--steps must be at least 2, not 1"
+    assert "no class is called 'x' (there are 0, 1" in refused("edit", "run", "--from", "x", "--to", 1)
     assert "--item must be from 0 to" in refused("traverse", "run", "--item", 5000)
     assert "not of the form that run knows" in refused("encode", "run", "two_moons")
     assert cli("fit", "baseline.gmm", "two_moons", "--out", "gmm").code == 0

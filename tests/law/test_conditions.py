@@ -49,7 +49,11 @@ def test_a_conditional_density_reaches_its_entropy(config: Config) -> None:
 def test_numbers_must_be_given_and_fit() -> None:
     model = flow_nice.Config(hidden=(8,)).build(Leaf((3,), Real()), Leaf((2,), Real()))
     x = torch.zeros(4, 3)
-    for cond, text in ((None, "2 numbers"), (torch.zeros(4, 1), r"\(4, 2\)"), (torch.zeros(3, 2), r"\(4, 2\)")):
+    for cond, text in (
+        (None, "2 numbers"),
+        (torch.zeros(4, 1), r"\(4, 2\)"),
+        (torch.zeros(3, 2), r"\(4, 2\)"),
+    ):
         with pytest.raises(DataError, match=text):
             model.log_density(x, cond)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from genloom.modalities.drawing import SEPARATOR
+from genloom.modalities.drawing import SEPARATOR, animation
 from genloom.modalities.images import Images
 from genloom.modalities.readers import read_path
 
@@ -72,3 +72,15 @@ def test_class_names_are_no_paths(tmp_path: Path) -> None:
 def test_without_labels_files_lie_side_by_side(tmp_path: Path) -> None:
     paths = Images((1, 4, 6)).write(items(2), None, tmp_path)
     assert [path.name for path in paths] == ["000000.png", "000001.png"]
+
+
+def test_an_animation_plays_forth_and_back() -> None:
+    frames = [Images((1, 4, 6)).draw(items(3).roll(n, 0))[1] for n in range(3)]
+    with Image.open(io.BytesIO(animation(frames))) as moving:
+        assert (moving.format, moving.n_frames) == ("PNG", 4)
+        shown = []
+        for number in range(4):
+            moving.seek(number)
+            shown.append(np.asarray(moving.convert("L")))
+    still = [np.asarray(Image.open(io.BytesIO(frame))) for frame in frames]
+    assert [next(i for i, s in enumerate(still) if np.array_equal(s, p)) for p in shown] == [0, 1, 2, 1]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from genloom.core.randomness import generator
-from genloom.tasks.latents import Path, interpolate, traverse
+from genloom.tasks.latents import Path, direction, interpolate, traverse
 
 
 def normals(*shape: int) -> Tensor:
@@ -54,3 +54,10 @@ def test_only_the_coordinate_varies() -> None:
     same = torch.ones(2, 3, dtype=torch.bool)
     same[1, 1] = False
     assert torch.equal(way[:, same], code[same].expand(4, -1))
+
+
+def test_a_direction_moves_one_class_onto_the_mean_of_another() -> None:
+    codes = torch.randn(30, 2, 3, generator=generator("codes"), dtype=torch.float64)
+    labels = torch.arange(30) % 3
+    moved = codes[labels == 0] + direction(codes, labels, 0, 2)
+    torch.testing.assert_close(moved.mean(0), codes[labels == 2].mean(0))

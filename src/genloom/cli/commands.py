@@ -294,6 +294,30 @@ def traverse_command(
     return _tell(walk, f"{len(walk.facts['coordinates'])} coordinates, {steps} values each", json)
 
 
+def edit_command(
+    run: Path,
+    data: Items = None,
+    *,
+    away: Annotated[str, Parameter(name="--from", help="The class of the items that are edited.")],
+    towards: Annotated[str, Parameter(name="--to", help="The class that they are moved towards.")],
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8,
+    steps: Annotated[int, Parameter(help="Items on the way, the first unmoved.")] = 8,
+    strength: Annotated[float, Parameter(help="1 moves by the difference of the mean codes.")] = 1.5,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Move the codes of items from one class towards another; write the items and a picture of all.
+
+    Args:
+        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+    """
+    if not -float("inf") < strength < float("inf"):
+        raise ConfigError(f"--strength must be a number, not {strength}")
+    counts = at_least(1, n, "-n"), at_least(2, steps, "--steps")
+    walk = walking.write_edits(open_run(run), data, away, towards, *counts, strength, out)
+    return _tell(walk, f"{walk.facts['n']} items moved from {away} towards {towards}", json)
+
+
 def _tell(walk: walking.Walk, text: str, json: bool) -> None:
     if json:
         return emit({**walk.facts, "picture": str(walk.picture), "files": [str(f) for f in walk.files]})

@@ -33,6 +33,14 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def animation(frames: Sequence[bytes], milliseconds: int = 120) -> bytes:
+    """Return PNG pictures of one size as an animated PNG that plays them forth and back, for ever."""
+    first, *others = [Image.open(io.BytesIO(frame)) for frame in (*frames, *frames[-2:0:-1])]
+    buffer = io.BytesIO()
+    first.save(buffer, "PNG", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
 def grid(pixels: np.ndarray, columns: int) -> np.ndarray:
     """Lay images out in rows, at their own size, with grey lines of one pixel between and around them.
 

@@ -16,6 +16,7 @@ from genloom.core.errors import ConfigError, DataError
 from genloom.core.serial import to_json
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.drawing import animation
 from genloom.recipes.drawing import check_folder, write_picture
 from genloom.recipes.evaluating import data_of, reconstructed, seen
 from genloom.recipes.runs import Run
@@ -158,14 +159,64 @@ def write_traversals(
     return _decoded(run, model, folder, torch.stack(ways), split, facts)
 
 
+def write_edits(
+    run: Run,
+    source: str | None,
+    away: str,
+    towards: str,
+    n: int,
+    steps: int,
+    strength: float,
+    out: Path | None,
+) -> Walk:
+    """Write n items of one class as their codes move towards another, a row of the picture each.
+
+    They move along the difference of the two classes' mean codes, up to ``strength`` times its length. A
+    conditional model is asked without a class.
+
+    Raises:
+        ConfigError: there are no such classes, or none of their items.
+    """
+    folder = check_folder(out or run.folder / "edits", MARK)
+    model = model_of(run, "edit")
+    split, classes = items_of(run, source)
+    if split.labels is None:
+        raise ConfigError("the items have no classes to move between")
+    start, end = (_class(name, classes, split.labels) for name in (away, towards))
+    codes = latents.encode(model, seen(run, split.items))
+    way = latents.direction(codes, split.labels, start, end)
+    unit = torch.linspace(0, strength, steps).to(codes)
+    chosen = codes[split.labels == start][:n]
+    ways = chosen[:, None] + unit.view(-1, *[1] * way.dim()) * way
+    facts = {"from": away, "to": towards, "n": len(chosen), "steps": steps, "strength": strength}
+    return _decoded(run, model, folder, ways, split, facts)
+
+
+def _class(name: str, classes: Sequence[str], labels: Tensor) -> int:
+    if name not in classes:
+        raise ConfigError(f"no class is called {name!r}  (there are {', '.join(classes)})")
+    number = classes.index(name)
+    if not (labels == number).any():
+        raise ConfigError(f"the items hold none of class {name!r}")
+    return number
+
+
 def _decoded(
     run: Run, model: nn.Module, folder: Path, ways: Tensor, split: Split, facts: Mapping[str, Any]
 ) -> Walk:
-    """Write the items of codes (ways, steps, *Z); numbers are drawn over the data, pictures by themselves."""
+    """Write the items of codes (ways, steps, *Z); numbers are drawn over the data, pictures by themselves.
+
+    Pictures move too, all ways at once, in ``moving.png``.
+    """
     items = run.view.decode(latents.decode(model, ways.flatten(0, 1)))
     backdrop = split.items if items.is_floating_point() else None
     picture = run.modality.draw(items, columns=ways.shape[1], reference=backdrop)
-    return _walk(run, folder, items, picture, facts, [])
+    moving = [folder / "moving.png"] if picture[0] == "image/png" else []
+    for path in moving:
+        frames = items.unflatten(0, ways.shape[:2]).unbind(1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, animation([run.modality.draw(frame)[1] for frame in frames]))
+    return _walk(run, folder, items, picture, facts, moving)
 
 
 def _walk(

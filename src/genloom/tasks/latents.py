@@ -82,3 +82,15 @@ def traverse(code: Tensor, coordinate: int, values: Tensor) -> Tensor:
     flat = code.flatten().repeat(len(values), 1)
     flat[:, coordinate] = values
     return flat.view(len(values), *code.shape)
+
+
+def direction(codes: Tensor, labels: Tensor, away: int, towards: int) -> Tensor:
+    """Return the mean code (*Z) of one class minus that of another.
+
+    Args:
+        codes: (n, *Z).
+        labels: (n,) classes.
+
+    Source: Larsen et al. 2016, arXiv:1512.09300, who call it a visual attribute vector.
+    """
+    return codes[labels == towards].mean(0) - codes[labels == away].mean(0)
