@@ -113,7 +113,7 @@ def test_a_family_without_samples_is_measured_and_not_ranked(cli: Cli, refused: 
     fit(cli, "ae.plain", "digits", *SMALL, *AE)
     assert list(Path("run/samples").glob("*.png")), "previews show reconstructions"
     figures = cli("evaluate", "run", "--limit", 40, "--json").json["figures"]
-    assert list(figures) == ["reconstruction"]
+    assert list(figures) == ["reconstruction", "probe_accuracy"]
     assert figures["reconstruction"]["lo"] < figures["reconstruction"]["value"]
     assert refused("sample", "run") == "sample needs a model that is a Sampler; Autoencoder offers Latent"
     plan = cli("compare", "digits", "--families", "all", "--dry-run", "--json").json

@@ -302,7 +302,7 @@ def edit_command(
     towards: Annotated[str, Parameter(name="--to", help="The class that they are moved towards.")],
     n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8,
     steps: Annotated[int, Parameter(help="Items on the way, the first unmoved.")] = 8,
-    strength: Annotated[float, Parameter(help="1 moves by the difference of the mean codes.")] = 1.5,
+    strength: Annotated[float, Parameter(help="1 moves by the difference of the mean codes.")] = 1.0,
     out: Out = None,
     json: Json = False,
 ) -> None:

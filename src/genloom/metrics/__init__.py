@@ -20,6 +20,7 @@ from genloom.metrics.figures import (
     student,
     wilson,
 )
+from genloom.metrics.probing import probe_accuracy
 from genloom.metrics.ranking import auroc
 from genloom.metrics.rates import bits_per_dim, likelihood_figure, nats_per_item
 from genloom.metrics.registry import METRICS, Metric, measure
@@ -49,6 +50,7 @@ __all__ = [
     "parzen_bandwidth",
     "parzen_log_likelihood",
     "prdc",
+    "probe_accuracy",
     "sliced_wasserstein",
     "student",
     "wilson",

@@ -22,6 +22,7 @@ from genloom.metrics import (
     inception_score,
     likelihood_figure,
     measure,
+    probe_accuracy,
     wilson,
 )
 from genloom.modalities.base import Dataset, Split
@@ -33,6 +34,7 @@ from genloom.tasks import latents, sampling, scoring
 SAMPLE_METRICS = ("frechet", "kernel", "c2st", "precision", "recall", "density", "coverage")
 LEAST_ITEMS = 20
 MAX_ITEMS = 2048
+PROBED_ITEMS = 5000
 SCORED_ITEMS = 512
 """Test items whose likelihood is computed by default: bounds of conditional models take many passes."""
 
@@ -120,6 +122,7 @@ def evaluate_run(
         figures = likelihood(model, run, dataset, scored)
     if isinstance(model, Latent) and not isinstance(model, Invertible):
         figures["reconstruction"] = reconstruction_figure(model, run, dataset, held_out(dataset, limit))
+        figures |= probe_figure(model, run, dataset, held_out(dataset, limit))
     return Evaluation(figures, flagged)
 
 
@@ -262,6 +265,21 @@ def reconstruction_figure(model: nn.Module, run: Run, dataset: Dataset, test: Sp
     data = f"{dataset.fingerprint}:test[{n}]"
     mark = Fingerprint("mean_squared_error", 1, "raw", dataset.modality.name, data)
     return Figure("reconstruction", value, min(lo, value), max(hi, value), n, mark)
+
+
+def probe_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> dict[str, Figure]:
+    """Return how often a linear classifier names the class of a test item from its code alone.
+
+    Nothing for data without classes. A conditional model is asked without a class.
+    """
+    train = dataset.train.some(PROBED_ITEMS)
+    if train.labels is None or test.labels is None or len(train.labels.unique()) < 2:
+        return {}
+    codes = [latents.encode(model, seen(run, part.items)).flatten(1) for part in (train, test)]
+    value, lo, hi = probe_accuracy(codes[0], train.labels, codes[1], test.labels)
+    data = f"{dataset.fingerprint}:train[{len(train)}],test[{len(test)}]"
+    mark = Fingerprint("probe_accuracy", 1, "codes", dataset.modality.name, data)
+    return {"probe_accuracy": Figure("probe_accuracy", value, lo, hi, len(test), mark)}
 
 
 def copies_among(items: Tensor, dataset: Dataset, seed: int = 0) -> CopyReport:
