@@ -93,7 +93,7 @@ def test_the_kind_of_a_likelihood(tmp_path: Path, family: str, source: str) -> N
 
 def test_a_family_without_a_likelihood(tmp_path: Path) -> None:
     trained = genloom.fit("gan.wgan_gp", "iris", out=tmp_path / "run", train={"steps": 1})
-    with pytest.raises(GenloomError, match="log_prob needs a model that is a Likelihood"):
+    with pytest.raises(GenloomError, match="log_prob needs a model that offers Likelihood"):
         trained.log_prob(genloom.open_data("iris").test.items)
 
 

@@ -105,7 +105,7 @@ def test_refusals(cli: Cli, fitted: Fitted, refused: Callable[..., str]) -> None
     assert "--item must be from 0 to" in refused("traverse", "run", "--item", 5000)
     assert "not of the form that run knows" in refused("encode", "run", "two_moons")
     assert cli("fit", "baseline.gmm", "two_moons", "--out", "gmm").code == 0
-    line = "encode needs a model that is a Latent; Model offers Sampler, Likelihood, ClosedForm"
+    line = "encode needs a model that offers Latent; this one offers Sampler, Likelihood, ClosedForm"
     assert refused("encode", "gmm") == line
 
 
@@ -115,7 +115,7 @@ def test_a_family_without_samples_is_measured_and_not_ranked(cli: Cli, refused: 
     figures = cli("evaluate", "run", "--limit", 40, "--json").json["figures"]
     assert list(figures) == ["reconstruction", "probe_accuracy"]
     assert figures["reconstruction"]["lo"] < figures["reconstruction"]["value"]
-    assert refused("sample", "run") == "sample needs a model that is a Sampler; Autoencoder offers Latent"
+    assert refused("sample", "run") == "sample needs a model that offers Sampler; this one offers Latent"
     plan = cli("compare", "digits", "--families", "all", "--dry-run", "--json").json
     assert plan["skipped"]["ae.plain"].startswith("draws no samples")
     assert "ae.plain draws no samples" in refused("compare", "digits", "--families", "ae.plain")

@@ -56,7 +56,7 @@ def test_needs_look_through_compile() -> None:
     assert need(wrapper, Sampler, "sample") is model
     assert capabilities(wrapper) == ["Sampler", "Likelihood", "ClosedForm"]
     with pytest.raises(
-        Unsupported, match="energy needs a model that is a Energy; Model offers Sampler, Likelihood"
+        Unsupported, match="energy needs a model that offers Energy; this one offers Sampler, Likelihood"
     ):
         need(model, Energy, "energy")
     with pytest.raises(Unsupported, match="offers nothing"):

@@ -37,5 +37,5 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(DataError, match=r"of shape \(3, 2\) does not fit items of shape \(4, 2, 3\)"):
         infill(make(), x, torch.zeros(3, 2, dtype=torch.bool))
     vae = vae_gaussian.Config.preset(EVENT).build(EVENT, None)
-    with pytest.raises(Unsupported, match="infill needs a model that is a Infill"):
+    with pytest.raises(Unsupported, match="infill needs a model that offers Infill"):
         infill(vae, x, x.bool())

@@ -23,6 +23,7 @@ from genloom.recipes import comparing, fitting, walking
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
+from genloom.recipes.infilling import write_infills
 from genloom.recipes.novelty import measure_novelty
 from genloom.recipes.plane import POINTS, TOY_SECONDS, draw_plane
 from genloom.recipes.reproducing import named, reproduce
@@ -316,6 +317,29 @@ def edit_command(
     counts = at_least(1, n, "-n"), at_least(2, steps, "--steps")
     walk = walking.write_edits(open_run(run), data, away, towards, *counts, strength, out)
     return _tell(walk, f"{walk.facts['n']} items moved from {away} towards {towards}", json)
+
+
+def infill_command(
+    run: Path,
+    data: Items = None,
+    *,
+    keep: Annotated[float, Parameter(help="Share of places kept: the first, in raster order.")] = 0.5,
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8,
+    draws: Annotated[int, Parameter(help="How often the rest of each is drawn.")] = 6,
+    seed: Seed = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Keep the first part of items and draw the rest anew; write the results and a picture of all.
+
+    Args:
+        run: a run directory of a family that infills: an autoregressive model.
+    """
+    if not 0 < keep < 1:
+        raise ConfigError(f"--keep must be a share above 0 and below 1, not {keep}")
+    counts = at_least(1, n, "-n"), at_least(1, draws, "--draws")
+    walk = write_infills(open_run(run), data, *counts, keep, seed, out)
+    return _tell(walk, f"{walk.facts['n']} items, each completed {draws} times", json)
 
 
 def _tell(walk: walking.Walk, text: str, json: bool) -> None:

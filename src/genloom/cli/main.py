@@ -19,6 +19,7 @@ COMMANDS = {
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",
     "traverse": "Vary single coordinates of an item's code.",
+    "infill": "Keep the first part of items and draw the rest anew.",
     "edit": "Move the codes of items from one class towards another.",
     "evaluate": "Measure a trained run on its held-out data.",
     "novelty": "Tell foreign data from a run's own by its likelihood, in several ways.",

@@ -150,6 +150,6 @@ def need(model: nn.Module, capability: type[C], verb: str) -> C:
     if isinstance(inner, capability):
         return inner
     raise Unsupported(
-        f"{verb} needs a model that is a {capability.__name__}; "
-        f"{type(inner).__name__} offers {', '.join(capabilities(inner)) or 'nothing'}"
+        f"{verb} needs a model that offers {capability.__name__}; "
+        f"this one offers {', '.join(capabilities(inner)) or 'nothing'}"
     )

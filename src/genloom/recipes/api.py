@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, validate_call
 from torch import Tensor, nn
 
 from genloom.core.errors import ConfigError, complaint
+from genloom.core.events import tensor
 from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
@@ -19,7 +20,7 @@ from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.runs import Run, open_run
 from genloom.report.schema import Results
-from genloom.tasks import latents
+from genloom.tasks import infilling, latents
 from genloom.train.config import TrainConfig
 
 P = ParamSpec("P")
@@ -129,6 +130,20 @@ class Trained:
         """
         unlabelled = Split(self._checked(items))
         return evaluating.reconstructed(self.model, self.run, unlabelled)[0]
+
+    def infill(self, items: Tensor, known: Tensor, *, seed: int = 0) -> Tensor:
+        """Return items (n, ...) with their known values, and a draw of the others, in the data's own form.
+
+        Args:
+            items: what stands at unknown places has no effect, as long as it is legal.
+            known: booleans, in the shape of the items or one that broadcasts to it.
+
+        Raises:
+            DataError: the items are not of the data's form, or ``known`` does not fit them.
+            Unsupported: the family cannot infill.
+        """
+        x = tensor(evaluating.seen(self.run, self._checked(items)))
+        return self.run.view.decode(infilling.infill(self.model, x, torch.as_tensor(known), seed=seed))
 
     def _checked(self, items: Tensor) -> Tensor:
         items = torch.as_tensor(items)

@@ -114,7 +114,7 @@ def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None
     )
     picture = run.modality.draw(items, reference=split.items)
     facts = {"n": len(items), "mean_squared_error": float(errors.mean())}
-    return _walk(run, folder, items, picture, facts, [*originals, folder / "errors.csv"])
+    return keep_walk(run, folder, items, picture, facts, [*originals, folder / "errors.csv"])
 
 
 def write_interpolations(
@@ -216,10 +216,10 @@ def _decoded(
         frames = items.unflatten(0, ways.shape[:2]).unbind(1)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, animation([run.modality.draw(frame)[1] for frame in frames]))
-    return _walk(run, folder, items, picture, facts, moving)
+    return keep_walk(run, folder, items, picture, facts, moving)
 
 
-def _walk(
+def keep_walk(
     run: Run,
     folder: Path,
     items: Tensor,
@@ -227,7 +227,7 @@ def _walk(
     facts: Mapping[str, Any],
     beside: Sequence[Path],
 ) -> Walk:
-    """Write items, their picture and the facts."""
+    """Write items, their picture and the facts about them."""
     files = run.modality.write(items, None, folder)
     path = write_picture(folder / "all", *picture)
     told = {"run": str(run.folder), "family": run.family, **facts}
