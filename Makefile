@@ -29,6 +29,9 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(PYTHON) -m pip --python $(BIN)/python install --quiet --no-compile --prefer-binary $(PIP) -c constraints.txt -e '.[bench]'
 	$(BIN)/python bench/flows.py
+	$(BIN)/python bench/vae.py
+	$(BIN)/python bench/density.py
+	$(BIN)/python bench/pixelcnn_training.py
 	$(BIN)/python bench/pixelcnn_sampling.py
 	$(BIN)/python bench/unet.py
 
