@@ -51,8 +51,9 @@ class Config(card.Config):
 
     @classmethod
     def preset(cls, event: Event) -> Self:
-        """Couple where values are so many that drawing them one by one would be slow."""
-        return cls(transform="coupling") if flat_leaf(event).dim > 256 else cls()
+        """Couple where values are so many that drawing one by one would be slow; bend more where few."""
+        dim = flat_leaf(event).dim
+        return cls(transform="coupling") if dim > 256 else cls(bins=24) if dim <= 2 else cls()
 
     def build(self, event: Event, cond: Event | None) -> VectorFlow:
         if not real(event):
