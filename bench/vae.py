@@ -33,6 +33,7 @@ from genloom.core.events import Binary, Leaf
 from genloom.core.objective import Clock, Stage
 from genloom.core.randomness import Noise, TrainNoise, generator
 from genloom.families import vae_gaussian, vae_iwae
+from genloom.recipes.stages import compile_parts
 from genloom.train.config import TrainConfig
 from genloom.train.loop import make_rhythm
 from genloom.train.state import State
@@ -43,13 +44,15 @@ BATCH, DIM, HIDDEN, Z, ROWS, STEPS, SAMPLES = 128, 784, 512, 32, 10_000, 40, 10
 FORMS = ("vae", "iwae")
 
 
-def ours(form: str) -> tuple[nn.Module, Stage]:
+def ours(form: str, compiled: bool) -> tuple[nn.Module, Stage]:
     """Return this library's model and how it is trained."""
     if form == "vae":
         config = vae_gaussian.Config(latent_dim=Z, hidden=HIDDEN)
     else:
         config = vae_iwae.Config(latent_dim=Z, hidden=HIDDEN, samples=SAMPLES, estimator="iwae")
     model = config.build(Leaf((DIM,), Binary()), None)
+    if compiled:
+        compile_parts(model)
     return model, config.stages(model)[0]
 
 
@@ -80,12 +83,18 @@ class Decoder(BaseDecoder):
         return ModelOutput(reconstruction=self.net(z).float().sigmoid())
 
 
-def theirs(form: str) -> nn.Module:
-    """Return Pythae's model of the same layers."""
+def theirs(form: str, compiled: bool) -> nn.Module:
+    """Return Pythae's model of the same layers; its ``forward`` as a whole cannot be compiled."""
     shape = {"input_dim": (DIM,), "latent_dim": Z, "reconstruction_loss": "bce"}
     if form == "vae":
-        return VAE(VAEConfig(**shape), Encoder(), Decoder())
-    return IWAE(IWAEConfig(**shape, number_samples=SAMPLES), Encoder(), Decoder())
+        model = VAE(VAEConfig(**shape), Encoder(), Decoder())
+    else:
+        model = IWAE(IWAEConfig(**shape, number_samples=SAMPLES), Encoder(), Decoder())
+    if compiled:
+        model.encoder.net.compile()
+        model.decoder.net.compile()
+        model.loss_function = torch.compile(model.loss_function)
+    return model
 
 
 def repeated(step: Callable[[], object]) -> Callable[[], None]:
@@ -99,10 +108,7 @@ def repeated(step: Callable[[], object]) -> Callable[[], None]:
 
 
 def our_bare_step(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callable[[], None]:
-    model, stage = ours(form)
-    if compiled:
-        for part in (model.posterior, model.decoder):
-            part.compile()
+    model, stage = ours(form, compiled)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
     loss = stage.objective.phases[0].loss
     noise = TrainNoise(generator("bench"), BATCH, 0, BATCH)
@@ -118,15 +124,14 @@ def our_bare_step(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callab
 
 
 def their_bare_step(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callable[[], None]:
-    model = theirs(form)
+    model = theirs(form, compiled)
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
-    score = torch.compile(model) if compiled else model
     batch = {"data": rows[:BATCH].float()}
 
     def step() -> None:
         optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            total = score(batch).loss
+            total = model(batch).loss
         total.backward()
         optimiser.step()
 
@@ -134,10 +139,7 @@ def their_bare_step(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Call
 
 
 def our_trainer(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callable[[], None]:
-    model, stage = ours(form)
-    if compiled:
-        for part in (model.posterior, model.decoder):
-            part.compile()
+    model, stage = ours(form, compiled)
     state = State.fresh(model, stage.objective)
     stream = Stream(rows, None, _as_they_are)
     rhythm = make_rhythm(stage, stream, TrainConfig(steps=1), 0, bf16, total=1_000_000)
@@ -153,15 +155,15 @@ def their_trainer(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callab
     """Return steps of Pythae's trainer, with the body of its ``train_step`` for each batch of its loader."""
     folder = tempfile.mkdtemp()
     config = BaseTrainerConfig(output_dir=folder, per_device_train_batch_size=BATCH, no_cuda=True)
-    trainer = BaseTrainer(theirs(form), BaseDataset(rows, torch.zeros(len(rows))), training_config=config)
+    data = BaseDataset(rows, torch.zeros(len(rows)))
+    trainer = BaseTrainer(theirs(form, compiled), data, training_config=config)
     trainer.set_optimizer()
     batches = forever(trainer)
-    score = torch.compile(trainer.model) if compiled else trainer.model
 
     def step() -> None:
         inputs = trainer._set_inputs_to_device(next(batches))
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            found = score({"data": inputs["data"]})
+            found = trainer.model({"data": inputs["data"]})
         trainer._optimizers_step(found)
 
     return repeated(step)
