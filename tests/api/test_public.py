@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import genloom
-from genloom.core.errors import GenloomError
+from genloom.core.errors import ConfigError, DataError, GenloomError
 
 NAMES = [
     "CompareConfig",
@@ -206,3 +206,30 @@ def test_samples_become_files(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "all.png").exists()
     again = [file.read_bytes() for file in files]
     assert [file.read_bytes() for file in trained.write(4, tmp_path / "out", label="each")] == again
+
+
+def test_a_class_can_be_asked_of_a_likelihood_and_of_an_infill(tmp_path: Path) -> None:
+    trained = genloom.fit(
+        "ar.pixelcnn", "digits", out=tmp_path / "run", train={"steps": 30}, data={"limit": 200}
+    )
+    items = genloom.open_data("digits").test.items[:6]
+    by_class = torch.stack([trained.log_prob(items, label=i).value for i in range(10)])
+    counts = trained.run.label_counts
+    expected = (by_class + (counts / counts.sum()).log()[:, None]).logsumexp(0)
+    torch.testing.assert_close(trained.log_prob(items).value, expected)
+    known = torch.zeros(8, 8, dtype=torch.bool)
+    one, two = (trained.infill(items, known, label=label) for label in ("1", "7"))
+    assert not torch.equal(one, two)
+    with pytest.raises(ConfigError):
+        trained.log_prob(items, label="eleven")
+
+
+@pytest.mark.parametrize("items", [None, "abc"])
+def test_what_are_no_numbers_are_no_items(tmp_path: Path, items: Any) -> None:
+    trained = genloom.fit(
+        "flow.nice", "two_moons", out=tmp_path / "run", train={"steps": 1}, model={"hidden": [4]}
+    )
+    with pytest.raises(DataError, match="items must be a tensor or an array of numbers"):
+        trained.log_prob(items)
+    with pytest.raises(DataError, match="these codes do not fit the model"):
+        trained.decode(torch.zeros(2, 3))

@@ -9,6 +9,7 @@ import torch
 from engine_toys import DIM, Pair, adversarial, digits_fit, run_toy, toy_rhythm
 from torch import Tensor, nn
 
+import genloom
 from genloom.core.errors import Diverged
 from genloom.core.events import Batch
 from genloom.core.objective import Clock, Group, Loss, Objective, Optimiser, Phase
@@ -102,3 +103,11 @@ def test_a_fit_that_diverges_says_so_in_its_run(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(loop, "train_step", real)
     facts = digits_fit(tmp_path / "run").facts
     assert (facts["state"], facts["why"]) == ("finished", "")
+
+
+@pytest.mark.parametrize("rate", [1e30, 1e300])
+def test_a_fit_that_ends_in_nonsense_is_no_finished_run(tmp_path: Path, rate: float) -> None:
+    settings = {"model": {"lr": rate, "hidden": [4], "warmup": 0.0}, "train": {"steps": 1}}
+    with pytest.raises(Diverged, match="what the fit ends with of phase fit is not finite at step 1"):
+        genloom.fit("flow.nsf", "two_moons", out=tmp_path / "run", **settings)
+    assert open_run(tmp_path / "run").facts["state"] == "failed"

@@ -6,6 +6,8 @@ import torch
 import genloom
 from genloom.core.errors import ConfigError, DataError
 from genloom.modalities.datasets import DataOptions, open_data
+from genloom.recipes.novelty import measure_novelty
+from genloom.recipes.walking import write_interpolations
 
 OPTIONS = {"given": "age, bmi"}
 
@@ -54,6 +56,18 @@ def test_samples_hold_what_was_given(trained, tmp_path) -> None:
         trained.write(2, tmp_path / "drawn", given={"bmi": 30.0, "age": 42.0})[0].read_text().count("30.0")
         >= 2
     )
+
+
+def test_codes_are_those_of_items_with_their_own_columns(trained, tmp_path) -> None:
+    items = genloom.open_data("diabetes", DataOptions(**OPTIONS)).test.items[:7]
+    assert trained.encode(items).shape == (7, 9)
+    torch.testing.assert_close(trained.reconstruct(items), items, rtol=1e-3, atol=1e-3)
+    with pytest.raises(DataError, match="2 numbers an item"):
+        trained.decode(torch.zeros(2, 9))
+    with pytest.raises(ConfigError, match="interpolate needs codes that stand for themselves"):
+        write_interpolations(trained.run, None, 2, 3, "linear", None)
+    with pytest.raises(ConfigError, match="name a --background"):
+        measure_novelty(trained.run, "diabetes", DataOptions(), tmp_path / "n")
 
 
 def test_evaluation_and_comparison(trained, tmp_path) -> None:

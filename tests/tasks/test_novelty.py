@@ -11,6 +11,7 @@ import genloom
 from genloom.core.errors import DataError, Unsupported
 from genloom.core.randomness import generator
 from genloom.metrics import auroc
+from genloom.modalities.datasets import DataOptions
 from genloom.recipes.novelty import measure_novelty
 from genloom.tasks.novelty import compressed_nats, likelihood_ratio, scores, typicality
 
@@ -69,3 +70,16 @@ def test_what_cannot_be_told_apart(tmp_path) -> None:
     gan = genloom.fit("gan.wgan_gp", "eight_gaussians", out=tmp_path / "gan", train={"steps": 1}).run
     with pytest.raises(Unsupported, match="novelty needs"):
         measure_novelty(gan, "iris", genloom.DataOptions(), tmp_path / "out", say=lambda _: None)
+
+
+def test_another_unit_is_refused(tmp_path) -> None:
+    path = tmp_path / "angles.csv"
+    path.write_text("phi,psi\n" + "".join(f"{i % 6},{i * i % 6 / 2}\n" for i in range(100)))
+    model = {"hidden": [4], "layers": 1}
+    trained = genloom.fit("flow.circular", "torus", out=tmp_path / "run", model=model, train={"steps": 1})
+    with pytest.raises(DataError, match="they are angles in degrees, not angles in radians"):
+        measure_novelty(trained.run, str(path), DataOptions(angles="degrees"), tmp_path / "out")
+    own = measure_novelty(
+        trained.run, "torus", DataOptions(), tmp_path / "own", limit=20, background=trained.run.folder
+    )
+    assert own.areas["likelihood"][0] == 0.5

@@ -388,6 +388,7 @@ def evaluate_command(
         scored = name in ("nll", "bits_per_dim")
         kind = figure.kind.replace("lower_bound", "bound") if scored else ""
         shown = f"{'≤ ' if kind == 'bound' else ''}{figure.value:.4g}"
+        kind = f"{kind}, given {figure.given}" if figure.given else kind
         table.add_row(name, shown, span, str(figure.n), kind, figure.fingerprint.digest)
     Console().print(table)
 
@@ -617,7 +618,7 @@ def _models(nested: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str,
 
 def parsed(values: dict[str, str]) -> dict[str, Any]:
     """Read texts such as ``64``, ``true`` or ``[1, 2]`` as the values they spell; pydantic checks them."""
-    return {name: _literal(name, text) for name, text in values.items()}
+    return {name.replace("-", "_"): _literal(name, text) for name, text in values.items()}
 
 
 def _literal(name: str, text: str) -> Any:

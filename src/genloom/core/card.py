@@ -3,9 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import nn
 
 from genloom.core.errors import ConfigError
@@ -13,11 +13,14 @@ from genloom.core.events import Binary, Bounded, Categorical, Event, Leaf, Real
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Stage
 
+Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+"""One or more sizes of layers, such as [64, 64]."""
+
 
 class Config(BaseModel):
     """Base of a family's configuration: frozen, typed, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def preset(cls, event: Event) -> Self:  # noqa: ARG003

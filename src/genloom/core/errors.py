@@ -64,6 +64,8 @@ def complaint(details: Sequence[Mapping[str, Any]], prefix: str = "") -> str:
     text = first["msg"].removeprefix("Value error, ").split(", unable")[0]
     if first["type"] == "extra_forbidden":
         return f"there is no setting {name}"
+    text = text.replace("Tuple should", "Input should").replace(" after validation", "")
+    text = text.replace("a valid tuple", "a list such as [64, 64]")
     if not text.startswith("Input should"):
         return f"{name}: {text}" if first["loc"] else text
     text = text.replace("Input should", "must").replace("greater than or equal to", "at least")

@@ -28,7 +28,7 @@ from genloom.nn.masked import Made, Prefix, blind_weights
 class Config(card.Config):
     """Settings of MADE."""
 
-    hidden: tuple[int, ...] = Field((512, 512), min_length=1, description="width of each hidden layer")
+    hidden: card.Widths = Field((512, 512), description="width of each hidden layer")
     orders: int = Field(1, ge=1, le=64, description="1 is the natural order; more are random and averaged")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, cosine to zero")

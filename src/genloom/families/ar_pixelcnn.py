@@ -32,8 +32,8 @@ class Config(card.Config):
     """Settings of a gated PixelCNN."""
 
     channels: int = Field(32, gt=0, description="width of both stacks; cost grows with its square")
-    dilations: tuple[int, ...] = Field(
-        (1, 2, 4, 1, 2, 4), min_length=1, description="one layer each; spread taps see 28 pixels in 6 layers"
+    dilations: card.Widths = Field(
+        (1, 2, 4, 1, 2, 4), description="one layer each; spread taps see 28 pixels in 6 layers"
     )
     reach: int = Field(3, gt=0, description="the first layer sees this far: 3 is the paper's 7x7 window")
     mixtures: int = Field(10, gt=0, description="logistics a pixel where levels are many, as in PixelCNN++")

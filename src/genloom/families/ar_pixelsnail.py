@@ -39,7 +39,7 @@ class Config(card.Config):
 
     channels: int = Field(32, gt=0, description="width of both stacks, and of what is attended to")
     blocks: int = Field(2, gt=0, description="each is gated layers and one attention; the paper's 12 is slow")
-    dilations: tuple[int, ...] = Field((1, 2, 4), min_length=1, description="one gated layer of a block each")
+    dilations: card.Widths = Field((1, 2, 4), description="one gated layer of a block each")
     keys: int = Field(16, gt=0, description="width of keys and queries, the paper's")
     reach: int = Field(3, gt=0, description="the first layer sees this far: 3 is a 7x7 window")
     mixtures: int = Field(10, gt=0, description="logistics a pixel where levels are many, as in PixelCNN++")

@@ -37,9 +37,9 @@ from genloom.nn.fitted import evenly, fitted_buffers, require_fitted
 class Config(card.Config):
     """Settings of a Gaussian mixture: every combination listed is a candidate."""
 
-    components: tuple[int, ...] = Field((1, 2, 5, 10, 20, 40, 80), description="tried until one is worse")
+    components: card.Widths = Field((1, 2, 5, 10, 20, 40, 80), description="tried until one is worse")
     shapes: tuple[Shape, ...] = Field(("full", "tied", "diag", "factor"), description="kinds of covariance")
-    ranks: tuple[int, ...] = Field((4, 8, 16), description="factors of the low-rank kind")
+    ranks: card.Widths = Field((4, 8, 16), description="factors of the low-rank kind")
     prior: float = Field(5.0, gt=0, description="pseudo-rows that keep a component's covariance regular")
     prior_scale: float = Field(0.1, gt=0, description="their variance, as a share of the data's own")
     steps: int = Field(50, gt=0, description="EM steps for each candidate, fewer once validation falls")

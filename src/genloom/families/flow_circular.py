@@ -20,7 +20,7 @@ from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.math.splines import circular, circular_inverse
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import Dense, FlowLayer, maximum_likelihood
+from genloom.nn.flows import Dense, FlowLayer, exactly, maximum_likelihood
 
 TURN = 2 * math.pi
 
@@ -31,7 +31,7 @@ class Config(card.Config):
     """Settings of a flow of angles."""
 
     layers: int = Field(6, gt=0, description="each moves half of the angles given the other half, in turn")
-    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="hidden widths of each network")
+    hidden: card.Widths = Field((128, 128), description="hidden widths of each network")
     bins: int = Field(16, gt=1, le=500, description="twice those of a line: a circle has no tails to help")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, cosine to zero")
@@ -48,8 +48,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Model)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, _as_it_is, model.log_density, model.condition, self.label_dropout, optimiser
+            model, _as_it_is, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 
@@ -61,7 +62,8 @@ def _as_it_is(x: Tensor, cond: Value | None) -> None:
 class Coupling(FlowLayer):
     """Half of the angles turn by a constant, then pass circular splines set by cosine and sine of the others.
 
-    Source: section 2.1.3; the turn is their phase translation. A single angle passes a spline of its own.
+    Source: Rezende et al., on circular splines; the turn is their phase translation. A single angle passes a
+        spline of its own.
     """
 
     def __init__(
@@ -104,7 +106,7 @@ class Coupling(FlowLayer):
 def wrapped(x: Tensor) -> Tensor:
     """Return angles in [0, 2 pi); 2 pi itself, which rounding can give, becomes 0."""
     x = x.remainder(TURN)
-    return torch.where(x < TURN, x, 0.0)
+    return x.masked_fill(x >= TURN, 0.0)
 
 
 class Model(nn.Module, Sampler, Likelihood, Invertible):
@@ -143,8 +145,8 @@ class Model(nn.Module, Sampler, Likelihood, Invertible):
 
     @torch.no_grad()
     def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
-        """Return the angles (B, *shape) of uniform ones (B, D)."""
-        context, h = self._context(cond, z), z.t().contiguous()
+        """Return the angles (B, *shape) of uniform ones (B, D), whole turns of which change nothing."""
+        context, h = self._context(cond, z), wrapped(z).t().contiguous()
         for layer in reversed(self._walk()):
             h = layer.inverse(h, context)
         return h.t().unflatten(1, self.shape)
@@ -166,6 +168,6 @@ CARD = Card(
         Reference("Durkan et al.", 2019, "Neural spline flows", "arXiv:1906.04032"),
     ),
     good_at=("Angles: torsions, directions, times of day; no seam where the circle closes.",),
-    bad_at=("Takes angles only.",),
+    bad_at=("Takes angles only.", "Walks between codes, angles too, take no short cut through a whole turn."),
     autocast=True,
 )

@@ -18,9 +18,10 @@ from genloom.core.errors import DataError
 from genloom.core.events import Event, Value, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
+from genloom.core.randomness import Noise
 from genloom.math.ode import dopri5
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import FlowLayer, Order, VectorFlow, log_normal, maximum_likelihood
+from genloom.nn.flows import FlowLayer, Order, VectorFlow, exactly, log_normal, maximum_likelihood
 from genloom.nn.masked import affine
 
 
@@ -30,7 +31,7 @@ class Config(card.Config):
     layers: int = Field(1, gt=0, description="equations in sequence, each with a network of its own")
     hidden: int = Field(128, gt=0, description="units of both hidden layers of each network")
     tolerance: float = Field(
-        1e-5, gt=0, lt=0.1, description="of a step of the solver in float32; in float64 its square"
+        1e-5, ge=1e-7, lt=0.1, description="of a step of the solver in float32; in float64 its square"
     )
     trace: Literal["exact", "hutchinson"] = Field(
         "exact", description="in training; an estimate is no faster here; scores are always exact"
@@ -58,7 +59,8 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=self.clip)
-        score = model.log_density if self.trace == "exact" else partial(estimated_log_density, model)
+        exact = self.trace == "exact"
+        score = exactly(model.log_density) if exact else partial(estimated_log_density, model)
         objective = maximum_likelihood(
             model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
@@ -88,7 +90,7 @@ class Gate(nn.Module):
 
 
 class Continuous(FlowLayer):
-    """Values move for one unit of time along a field v, and log-volumes with its trace (equation 4).
+    """Values move for one unit of time along a field v, log-volumes with its trace (Chen et al., theorem 1).
 
     The field has two hidden layers, v = W3 g2 tanh(W2 g1 tanh(W1 x + s1) + s2) + b3. So the trace of its
     Jacobian, sum_ij d2_i W2_ij d1_j (W1 W3)_ji with d the slopes of the hidden units, is exact at the price
@@ -146,12 +148,12 @@ class Continuous(FlowLayer):
         )
 
 
-def estimated_log_density(model: VectorFlow, x: Tensor, cond: Value | None) -> Tensor:
+def estimated_log_density(model: VectorFlow, x: Tensor, cond: Value | None, noise: Noise) -> Tensor:
     """Return an unbiased estimate of log p(x | cond), (B,) nats, by one draw of random signs a layer."""
 
     def call(layer: FlowLayer, h: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         assert isinstance(layer, Continuous)
-        return layer.estimate(h, context, torch.randint_like(h, 2) * 2 - 1)
+        return layer.estimate(h, context, 2 * noise.integers(2, len(h)).t().to(h) - 1)
 
     z, log_det = model.walk(x, cond, call)
     return log_normal(z) + log_det

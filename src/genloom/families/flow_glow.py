@@ -21,7 +21,7 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import ActNorm, LUMatrix, limited, log_normal, maximum_likelihood
+from genloom.nn.flows import ActNorm, LUMatrix, exactly, limited, log_normal, maximum_likelihood
 
 Shape = tuple[int, int, int]
 
@@ -55,8 +55,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Model)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 
@@ -82,7 +83,8 @@ class ChannelNorm(nn.Module):
         """Set the parameters in place from images (B, C, H, W)."""
         values = x.transpose(0, 1).flatten(1)
         self.shift.copy_(values.mean(1)[:, None, None])
-        self.log_scale.copy_(values.std(1, correction=0).clamp_min(1e-3).log()[:, None, None])
+        if values.shape[1] > 1:
+            self.log_scale.copy_(values.std(1, correction=0).clamp_min(1e-3).log()[:, None, None])
 
 
 class Mix(nn.Module):

@@ -19,7 +19,7 @@ from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.nn.conditions import Condition, condition_for, context_columns, context_map
-from genloom.nn.flows import FlowLayer, Mixing, VectorFlow, limited, make_mixer, maximum_likelihood
+from genloom.nn.flows import FlowLayer, Mixing, VectorFlow, exactly, limited, make_mixer, maximum_likelihood
 from genloom.nn.masked import Made, Prefix, blind_weights
 
 MOST_VALUES = 256
@@ -30,7 +30,7 @@ class Config(card.Config):
     """Settings of an inverse autoregressive flow."""
 
     layers: int = Field(5, gt=0, description="as many as a masked autoregressive flow has, for comparison")
-    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="hidden widths of each network")
+    hidden: card.Widths = Field((128, 128), description="hidden widths of each network")
     mixing: Mixing = Field("reverse", description="between layers: reversed or random order, or LU matrices")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, cosine to zero")
@@ -58,8 +58,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 

@@ -17,7 +17,7 @@ from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.nn.conditions import condition_for
-from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, make_mixer, maximum_likelihood
+from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, exactly, make_mixer, maximum_likelihood
 from genloom.nn.masked import blind_weights
 
 
@@ -25,7 +25,7 @@ class Config(card.Config):
     """Settings of a masked autoregressive flow."""
 
     layers: int = Field(5, gt=0, description="the paper reports 5 and 10")
-    hidden: tuple[int, ...] = Field((256, 256), min_length=1, description="hidden widths of each network")
+    hidden: card.Widths = Field((256, 256), description="hidden widths of each network")
     mixing: Mixing = Field("reverse", description="between layers: reversed or random order, or LU matrices")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, cosine to zero")
@@ -49,8 +49,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 

@@ -18,14 +18,14 @@ from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import Dense, FlowLayer, Order, VectorFlow, maximum_likelihood
+from genloom.nn.flows import Dense, FlowLayer, Order, VectorFlow, exactly, maximum_likelihood
 
 
 class Config(card.Config):
     """Settings of NICE."""
 
     layers: int = Field(4, gt=0, description="additive couplings; the paper uses 4")
-    hidden: tuple[int, ...] = Field((512, 512, 512), min_length=1, description="hidden widths of a coupling")
+    hidden: card.Widths = Field((512, 512, 512), description="hidden widths of a coupling")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, cosine to zero")
     clip: float = Field(10.0, gt=0, description="an outlier has a large gradient")
@@ -47,8 +47,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 

@@ -26,6 +26,7 @@ from genloom.nn.flows import (
     FlowLayer,
     Mixing,
     VectorFlow,
+    exactly,
     make_mixer,
     maximum_likelihood,
 )
@@ -39,7 +40,7 @@ class Config(card.Config):
 
     transform: Form = Field("autoregressive", description="autoregressive fits best; coupling draws faster")
     layers: int = Field(5, gt=0, description="splines in sequence; the paper uses 5 to 10 for tables")
-    hidden: tuple[int, ...] = Field((128, 128), min_length=1, description="hidden widths of each network")
+    hidden: card.Widths = Field((128, 128), description="hidden widths of each network")
     bins: int = Field(8, gt=1, le=500, description="8 suffices in the paper's ablation")
     bound: float = Field(4.0, gt=0, description="splines act within; data enters with unit variance")
     mixing: Mixing = Field("lu", description="between splines: reversed or random order, or LU matrices")
@@ -68,8 +69,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 

@@ -21,7 +21,7 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import ActNorm, log_normal, maximum_likelihood
+from genloom.nn.flows import ActNorm, exactly, log_normal, maximum_likelihood
 
 Shape = tuple[int, int, int]
 
@@ -59,8 +59,9 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Model)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
+        score = exactly(model.log_density)
         objective = maximum_likelihood(
-            model, model.norm.initialise, model.log_density, model.condition, self.label_dropout, optimiser
+            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
         )
         return [Stage("fit", objective, self.batch_size)]
 

@@ -6,7 +6,7 @@ B batch, S event shape, Z latent dimensions, K classes (label K means "no class"
 from typing import Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from genloom.core import card
@@ -44,7 +44,7 @@ class Config(card.Config):
     """Settings of the two networks and of how they train."""
 
     latent_dim: int = Field(64, gt=0, description="dimensions of the generator's normal input")
-    channels: tuple[int, ...] = Field(
+    channels: tuple[PositiveInt, ...] = Field(
         (), description="convolution widths, finest first, each halving the image; none for dense layers"
     )
     hidden: int = Field(256, gt=0, description="width of the dense layers")

@@ -3,7 +3,7 @@
 B batch, S event shape, Z latent dimensions, F features of an item in the chosen layer.
 """
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +36,7 @@ class Config(card.Config):
     """Settings of the three networks and of how they train."""
 
     latent_dim: int = Field(64, ge=1, description="dimensions of the code")
-    channels: tuple[int, ...] = Field(
+    channels: tuple[PositiveInt, ...] = Field(
         (), description="convolution widths, finest first, each halving the image; none for dense layers"
     )
     hidden: int = Field(256, ge=1, description="width of the dense layers")

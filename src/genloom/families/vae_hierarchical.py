@@ -36,12 +36,12 @@ from genloom.nn.vae import Emit, importance_weighted_bound
 class Config(card.Config):
     """Settings of a hierarchical VAE. Tuples have one number a scale, from the vector at the top down."""
 
-    layers: tuple[int, ...] = Field(
-        (1, 3, 2), min_length=1, description="stochastic layers: a vector, then maps of ever finer size"
+    layers: card.Widths = Field(
+        (1, 3, 2), description="stochastic layers: a vector, then maps of ever finer size"
     )
-    widths: tuple[int, ...] = Field((128, 64, 32), min_length=1, description="channels of each scale")
-    codes: tuple[int, ...] = Field(
-        (16, 8, 4), min_length=1, description="code channels of each layer: unused ones cost nothing"
+    widths: card.Widths = Field((128, 64, 32), description="channels of each scale")
+    codes: card.Widths = Field(
+        (16, 8, 4), description="code channels of each layer: unused ones cost nothing"
     )
     likelihood: OutputName = "auto"
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which the KL term grows")

@@ -34,7 +34,8 @@ def dopri5(
         tolerance: of a step's error, relative to 1 + |y| and averaged over the values of an item.
 
     Returns:
-        States at ``end`` (D, B); NaN for an item that needs more than ``max_steps`` steps.
+        States at ``end`` (D, B); NaN for an item that needs more than ``max_steps`` steps, or
+        steps too small to be taken.
 
     Source: Dormand & Prince 1980, J. Comput. Appl. Math. 6, table 2, of order 5, with the step control of
         Hairer, Norsett & Wanner 1993, section II.4.
@@ -44,8 +45,8 @@ def dopri5(
     slope = field(t, y)
     for _ in range(max_steps):
         left = end - t
-        if not left.any():
-            return y
+        if not (left.bool() & step.isfinite() & (t + step != t)).any():
+            break
         last = step.abs() >= left.abs()
         step = torch.where(last, left, step)
         slopes = _slopes(field, t, y, step, slope)

@@ -71,7 +71,7 @@ def circular(x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         y (...) in [0, 2 pi] and log dy/dx (...) in nats.
 
-    Source: Rezende et al. 2020, arXiv:2002.02428, section 2.1.3.
+    Source: Rezende et al. 2020, arXiv:2002.02428, on circular splines.
     """
     y, log_slope = _rise(x - math.pi, raw, math.pi, _closed)
     return y + math.pi, log_slope

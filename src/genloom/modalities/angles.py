@@ -25,7 +25,7 @@ def in_one_turn(items: Tensor, unit: Unit) -> Tensor:
     """Return angles in [0, one turn)."""
     turn = TURNS[unit]
     rest = items.double().remainder(turn)
-    return torch.where(rest < turn, rest, 0.0)
+    return rest.masked_fill(rest >= turn, 0.0)
 
 
 class AngleView(View):

@@ -51,7 +51,8 @@ class DataOptions(BaseModel):
     @property
     def given_columns(self) -> tuple[str, ...]:
         """The names in ``given``."""
-        return tuple(name.strip() for name in (self.given or "").split(",") if name.strip())
+        names = (name.strip() for name in (self.given or "").split(","))
+        return tuple(dict.fromkeys(name for name in names if name))
 
 
 def _digits() -> Reading:

@@ -83,7 +83,8 @@ class Numbers(Condition):
     @torch.no_grad()
     def initialise(self, cond: Tensor) -> None:
         self.mean.copy_(cond.mean(0))
-        self.scale.copy_(cond.std(0, correction=0).clamp_min(1e-3))
+        if len(cond) > 1:
+            self.scale.copy_(cond.std(0, correction=0).clamp_min(1e-3))
 
 
 def condition_for(event: Event | None) -> Condition | None:

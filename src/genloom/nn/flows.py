@@ -66,7 +66,8 @@ class ActNorm(nn.Module):
         x = x.flatten(1)
         spread = x.std(0, correction=0).clamp_min(1e-3)
         self.shift.copy_(x.mean(0))
-        self.log_scale.copy_(spread.log())
+        if len(x) > 1:
+            self.log_scale.copy_(spread.log())
 
 
 class Order(nn.Module):
@@ -253,10 +254,19 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
 
 
+Score = Callable[[Tensor, Value | None, Noise], Tensor]
+"""Maps items, conditions and noise to log-likelihoods (B,), or to unbiased estimates of them."""
+
+
+def exactly(log_density: Callable[[Tensor, Value | None], Tensor]) -> Score:
+    """Return a score that needs no noise."""
+    return lambda x, cond, noise: log_density(x, cond)  # noqa: ARG005
+
+
 def maximum_likelihood(
     model: nn.Module,
     initialise: Callable[[Tensor, Value | None], None],
-    score: Callable[[Tensor, Value | None], Tensor],
+    score: Score,
     condition: Condition | None,
     label_dropout: float,
     optimiser: Optimiser,
@@ -265,7 +275,7 @@ def maximum_likelihood(
 
     Args:
         initialise: sets normalisations in place from the items and conditions of the first batch.
-        score: log-likelihood (B,) of items given conditions, in nats.
+        score: of items given conditions, in nats.
         condition: what reads the conditions, None for none.
         label_dropout: share of labels replaced by "no label", for unconditional use.
     """
@@ -279,7 +289,7 @@ def maximum_likelihood(
         x, cond = tensor(batch["x"]), batch.get("cond")
         if cond is not None and condition is not None:
             cond = condition.hide(tensor(cond), label_dropout, noise)
-        return Loss({"nll_per_value": -score(x, cond).mean() / x[0].numel()})
+        return Loss({"nll_per_value": -score(x, cond, noise).mean() / x[0].numel()})
 
     phases = [
         Phase("standardise", update=standardise, every=ONCE),

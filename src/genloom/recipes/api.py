@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field, ValidationError, validate_call
 from torch import Tensor, nn
 
-from genloom.core.errors import ConfigError, complaint
+from genloom.core.errors import ConfigError, DataError, complaint
 from genloom.core.events import tensor
 from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
@@ -20,7 +20,7 @@ from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.runs import Run, open_run
 from genloom.report.schema import Results
-from genloom.tasks import infilling, latents
+from genloom.tasks import infilling, latents, scoring
 from genloom.train.config import TrainConfig
 
 P = ParamSpec("P")
@@ -95,14 +95,24 @@ class Trained:
         """
         return write_samples(self.run, n, seed=seed, label=label, given=given, out=Path(out)).files
 
-    def log_prob(self, items: Tensor, *, seed: int = 0) -> LogProb:
+    def log_prob(self, items: Tensor, *, label: str | int | None = None, seed: int = 0) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
+
+        Args:
+            items: whole items, with the columns that are given, if any.
+            label: a class by name or number, for log p(x | class) of a conditional model; without one it is
+                log p(x), summed over the classes.
 
         Raises:
             DataError: the items are not of the data's form: dtype, shape, range or missing values.
+            ConfigError: there is no such class.
             Unsupported: the family has no likelihood.
         """
-        return evaluating.score(self.model, self.run, Split(self._checked(items)), seed)
+        items = self._checked(items)
+        if label is None:
+            return evaluating.score(self.model, self.run, Split(items), seed)
+        cond, x = conditions_for(self.run, len(items), seed, label, None), evaluating.seen(self.run, items)
+        return self.run.view.to_data(scoring.log_prob(self.model, x, cond, seed=seed), x)
 
     def encode(self, items: Tensor) -> Tensor:
         """Return the code of each item (n, ...), (n, *Z).
@@ -111,7 +121,8 @@ class Trained:
             DataError: the items are not of the data's form: dtype, shape, range or missing values.
             Unsupported: the family has no codes.
         """
-        return latents.encode(self.model, evaluating.seen(self.run, self._checked(items)))
+        items = self._checked(items)
+        return latents.encode(self.model, evaluating.seen(self.run, items), self.run.view.conditions(items))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the most typical item for each code (n, *Z), in the data's own form.
@@ -119,7 +130,12 @@ class Trained:
         Raises:
             Unsupported: the family has no codes.
         """
-        return self.run.view.decode(latents.decode(self.model, codes))
+        try:
+            return self.run.view.decode(latents.decode(self.model, torch.as_tensor(codes)))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"these codes do not fit the model: {' '.join(str(error).split())[:160]}"
+            ) from error
 
     def reconstruct(self, items: Tensor) -> Tensor:
         """Return what is left of items (n, ...) after encoding and decoding them.
@@ -131,22 +147,29 @@ class Trained:
         unlabelled = Split(self._checked(items))
         return evaluating.reconstructed(self.model, self.run, unlabelled)[0]
 
-    def infill(self, items: Tensor, known: Tensor, *, seed: int = 0) -> Tensor:
+    def infill(
+        self, items: Tensor, known: Tensor, *, label: str | int | None = None, seed: int = 0
+    ) -> Tensor:
         """Return items (n, ...) with their known values, and a draw of the others, in the data's own form.
 
         Args:
             items: what stands at unknown places has no effect, as long as it is legal.
             known: booleans, in the shape of the items or one that broadcasts to it.
+            label: a class by name or number, for a conditional model; none if absent.
 
         Raises:
             DataError: the items are not of the data's form, or ``known`` does not fit them.
             Unsupported: the family cannot infill.
         """
-        x = tensor(evaluating.seen(self.run, self._checked(items)))
-        return self.run.view.decode(infilling.infill(self.model, x, torch.as_tensor(known), seed=seed))
+        x, known = tensor(evaluating.seen(self.run, self._checked(items))), torch.as_tensor(known)
+        cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
+        return self.run.view.decode(infilling.infill(self.model, x, known, seed=seed, cond=cond))
 
     def _checked(self, items: Tensor) -> Tensor:
-        items = torch.as_tensor(items)
+        try:
+            items = torch.as_tensor(items)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise DataError(f"items must be a tensor or an array of numbers: {error}") from error
         self.run.modality.check(items)
         return items
 

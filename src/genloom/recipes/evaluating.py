@@ -250,8 +250,9 @@ def reconstructed(model: nn.Module, run: Run, split: Split) -> tuple[Tensor, Ten
     Raises:
         Unsupported: the model has no codes.
     """
-    labels = split.labels if run.classes else None
-    items = run.view.decode(latents.reconstruct(model, seen(run, split.items), labels))
+    given = run.view.conditions(split.items)
+    back = latents.reconstruct(model, seen(run, split.items), run.conditions(split))
+    items = run.view.join(run.view.decode(back), given)
     features = run.modality.features
     gap = features(items).double() - features(split.items).double()
     return items, gap.square().mean(1)

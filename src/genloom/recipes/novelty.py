@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from genloom.core.capabilities import Likelihood, need
-from genloom.core.errors import DataError
+from genloom.core.errors import ConfigError, DataError
 from genloom.core.serial import to_json
 from genloom.metrics import auroc
-from genloom.modalities.base import Dataset, Split
+from genloom.modalities.base import Dataset, Modality, Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.drawing import check_folder, write_picture
 from genloom.recipes.evaluating import data_of, score
@@ -23,6 +23,8 @@ from genloom.train.checkpoint import write_atomically
 
 SHOWN = 64
 MARK = "novelty.json"
+FORM = ("binarise", "size", "angles", "given")
+"""Options that decide the form of items."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,9 @@ def measure_novelty(
     check_folder(out, MARK)
     need(run.load(), Likelihood, "novelty")
     dataset = data_of(run)
-    foreign = open_data(source, _reading(run, options)).test.some(limit)
-    _check(run, foreign, source)
+    opened = open_data(source, _reading(run, options))
+    foreign = opened.test.some(limit)
+    _check(run, opened.modality, foreign, source)
     behind = open_run(background) if background else _independent(run, dataset, out / "background", command)
     parts = (dataset.test.some(limit), foreign)
     trained = _nats(run, dataset.train.some(limit))
@@ -90,20 +93,25 @@ def measure_novelty(
 
 def _reading(run: Run, options: DataOptions) -> DataOptions:
     """Return how to read the foreign source: what concerns the form of items as for the run's own."""
-    if options != DataOptions():
-        return options
-    own = DataOptions(**run.facts["data"]["options"])
-    return DataOptions(binarise=own.binarise, size=own.size)
+    own = run.facts["data"]["options"]
+    form = {name: own[name] for name in FORM}
+    return DataOptions(**{**form, **options.model_dump(exclude_defaults=True)})
 
 
-def _check(run: Run, split: Split, source: str) -> None:
+def _check(run: Run, modality: Modality, split: Split, source: str) -> None:
     try:
+        own, foreign = (m.describe() for m in (run.modality, modality))
+        if (own["modality"], own.get("unit")) != (foreign["modality"], foreign.get("unit")):
+            units = [" in ".join(filter(None, (d["modality"], d.get("unit")))) for d in (foreign, own)]
+            raise DataError("they are {}, not {}".format(*units))
         run.modality.check(split.items)
     except DataError as error:
         raise DataError(f"{source} does not have the form of the run's own data: {error}") from error
 
 
 def _independent(run: Run, dataset: Dataset, folder: Path, command: str) -> Run:
+    if run.view.given is not None:
+        raise ConfigError("for a run with given columns, name a --background: another run on the same data")
     facts = run.facts["data"]
     config = FitConfig(
         "baseline.independent", facts["source"], data=DataOptions(**facts["options"]), conditional="no"
@@ -112,8 +120,8 @@ def _independent(run: Run, dataset: Dataset, folder: Path, command: str) -> Run:
 
 
 def _nats(run: Run, split: Split) -> Tensor:
-    """Return negative log-likelihoods (n,) in nats of the data."""
-    return -score(run.load(), run, split).value
+    """Return negative log-likelihoods (n,) in nats of the data, of items whose classes are not told."""
+    return -score(run.load(), run, Split(split.items)).value
 
 
 def _least_foreign(

@@ -91,6 +91,8 @@ def draw_plane(
     Raises:
         ConfigError: a family does not exist or does not take points.
     """
+    for name in families:
+        registry.module_of(name)
     able = takers()
     if refused := [name for name in families if name not in able]:
         raise ConfigError(

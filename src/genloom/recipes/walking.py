@@ -49,6 +49,17 @@ def model_of(run: Run, verb: str) -> nn.Module:
     return model
 
 
+def walked(run: Run, verb: str) -> nn.Module:
+    """Return a run's model if one can walk between its codes.
+
+    Raises:
+        ConfigError: codes mean something only together with given columns, which differ between items.
+    """
+    if run.view.given is not None:
+        raise ConfigError(f"{verb} needs codes that stand for themselves: fit a run without --data.given")
+    return model_of(run, verb)
+
+
 def items_of(run: Run, source: str | None, part: Part = "test") -> tuple[Split, tuple[str, ...]]:
     """Return items of the run's own data, or of another source of the same form, and their classes' names.
 
@@ -89,7 +100,7 @@ def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> t
         raise ConfigError(f"{out} exists: choose another --out")
     model = model_of(run, "encode")
     split, classes = items_of(run, source, part)
-    codes = latents.encode(model, seen(run, split.items), split.labels if run.classes else None)
+    codes = latents.encode(model, seen(run, split.items), run.conditions(split))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".csv":
         flat = codes.flatten(1)
@@ -125,7 +136,7 @@ def write_interpolations(
     A conditional model is asked without a class, as the two items may be of different ones.
     """
     folder = check_folder(out or run.folder / "interpolations", MARK)
-    model = model_of(run, "interpolate")
+    model = walked(run, "interpolate")
     split = items_of(run, source)[0].some(2 * pairs)
     count = len(split) // 2
     codes = latents.encode(model, seen(run, split.items[: 2 * count]))
@@ -146,7 +157,7 @@ def write_traversals(
         ConfigError: there is no such item.
     """
     folder = check_folder(out or run.folder / "traversals", MARK)
-    model = model_of(run, "traverse")
+    model = walked(run, "traverse")
     split, _ = items_of(run, source)
     if not 0 <= item < len(split):
         raise ConfigError(f"--item must be from 0 to {len(split) - 1}, not {item}")
@@ -178,10 +189,12 @@ def write_edits(
         ConfigError: there are no such classes, or none of their items.
     """
     folder = check_folder(out or run.folder / "edits", MARK)
-    model = model_of(run, "edit")
+    model = walked(run, "edit")
     split, classes = items_of(run, source)
     if split.labels is None:
         raise ConfigError("the items have no classes to move between")
+    if away == towards:
+        raise ConfigError(f"--from and --to are both {away}: name two classes")
     start, end = (_class(name, classes, split.labels) for name in (away, towards))
     codes = latents.encode(model, seen(run, split.items))
     way = latents.direction(codes, split.labels, start, end)

@@ -171,8 +171,10 @@ def run(
         interrupted = ranks.any_rank(stop.requested)
         last = state.step == plan.steps
         if state.step % plan.validate_every == 0 or last:
-            _validate(state, figures, log, hooks)
+            measured = _validate(state, figures, log, hooks)
             state.seconds = time.perf_counter() - clock
+            if last and not (state.usable() and (state.best.step >= 0 or "loss" not in measured)):
+                raise Diverged("what the fit ends with", rhythm.stage, state.step)
         if interrupted or last or state.step % plan.checkpoint_every == 0:
             save(state, rhythm.stage, folder)
         if interrupted and not last:
@@ -181,7 +183,9 @@ def run(
             )
 
 
-def _validate(state: State, figures: Mapping[str, float], log: MetricLog, hooks: Hooks) -> None:
+def _validate(
+    state: State, figures: Mapping[str, float], log: MetricLog, hooks: Hooks
+) -> Mapping[str, float]:
     """Measure the scored weights, remember them if they are the best, draw them, and log it all."""
     state.scored.eval()
     with torch.no_grad():
@@ -194,6 +198,7 @@ def _validate(state: State, figures: Mapping[str, float], log: MetricLog, hooks:
     if ranks.rank() == 0:
         valid = {f"valid/{k}": v for k, v in measured.items()}
         log.write(state.step, state.seconds, {**figures, **valid})
+    return measured
 
 
 def save(state: State, stage: str, folder: Path) -> None:

@@ -111,6 +111,10 @@ class State:
             self.objective.state[name].copy_(value)
         self.best.weights = section(tensors, "best/")
 
+    def usable(self) -> bool:
+        """Tell whether what a fit ends with is all finite."""
+        return all(bool(w.isfinite().all()) for w in self.result().values() if w.is_floating_point())
+
     def result(self) -> Tensors:
         """Return the weights a fit ends with: the best validated ones, else those of ``scored``."""
         return self.best.weights or {k: v.detach().clone() for k, v in self.scored.state_dict().items()}
