@@ -148,7 +148,7 @@ class Model(nn.Module, Sampler, Latent):
     def error(self, x: Value, noise: Noise) -> Tensor:
         """Return -log p(x | x corrupted once), (B,) nats."""
         x = items(x, self.network.leaf.extents)
-        return -self.network.output.log_prob(self.given(self.corrupt(x, noise)), x).flatten(1).sum(1)
+        return -self.network.output(self.given(self.corrupt(x, noise)), x)
 
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:
         return self.network.encode(x, cond)

@@ -91,7 +91,7 @@ class Model(nn.Module, Sampler, Likelihood, Infill):
         inputs = to_input(self.leaf, flat, dtype).t()[permutation]
         raw = functional_call(self.made, self._permuted(permutation), (inputs, self._context(cond, len(x))))
         parameters = raw.permute(2, 1, 0).to(dtype)
-        return self.output.log_prob(parameters, flat[:, permutation]).sum(1)
+        return self.output(parameters, flat[:, permutation])
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
         """Return the exact log-likelihood of the mixture over orders."""

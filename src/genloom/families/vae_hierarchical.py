@@ -205,7 +205,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
 
     def score(self, x: Value, parameters: Tensor) -> Tensor:
         """Return log p(x|z), (B,) nats, from the parameters of p(x|z)."""
-        return self.output.log_prob(parameters, items(x, self.leaf.extents)).flatten(1).sum(1)
+        return self.output(parameters, items(x, self.leaf.extents))
 
     def draw_code(self, noise: Noise, cond: Value | None = None) -> Tensor:  # noqa: ARG002
         total = sum(s.codes * math.prod(s.size) * len(s.layers) for s in self._all_scales())

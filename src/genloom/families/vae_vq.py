@@ -182,7 +182,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z), (B,) nats."""
-        return self.output.log_prob(self.likelihood_parameters(z), x).flatten(1).sum(1)
+        return self.output(self.likelihood_parameters(z), x)
 
     def code_items(self, codes: Tensor) -> Tensor:
         """Return codes (B, H, W) as items of the prior."""

@@ -133,7 +133,7 @@ class Autoencoder(nn.Module, Latent):
 
     def error(self, x: Value, z: Tensor) -> Tensor:
         """Return -log p(x | z), (B,) nats."""
-        return -self.output.log_prob(self.parameters_of(z), items(x, self.leaf.extents)).flatten(1).sum(1)
+        return -self.output(self.parameters_of(z), items(x, self.leaf.extents))
 
     def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:  # noqa: ARG002
         """Return the most typical item for each code, (B, *S)."""

@@ -22,6 +22,10 @@ class Output(nn.Module, ABC):
 
     parameters_per_scalar: int
 
+    def forward(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """Return log p(x) of items (B, *S), (B,) nats."""
+        return self.log_prob(parameters, x).flatten(1).sum(1)
+
     @abstractmethod
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         """Return (B, *S) log-probabilities or densities of x, from parameters (B, *S, P), in nats."""

@@ -106,8 +106,7 @@ class VAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
         return self.prior.log_prob(z, cond)
 
     def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
-        nats = self.output.log_prob(self.likelihood_parameters(z, cond), items(x, self.shape))
-        return nats.flatten(1).sum(1)
+        return self.output(self.likelihood_parameters(z, cond), items(x, self.shape))
 
     def log_joint(self, x: Tensor, z: Tensor, cond: Value | None) -> Tensor:
         """Return log p(x, z | cond), (B,) nats."""
