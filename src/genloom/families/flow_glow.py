@@ -88,7 +88,10 @@ class ChannelNorm(nn.Module):
 
 
 class Mix(nn.Module):
-    """An invertible 1x1 convolution in its LU form (section 3.2, equation 10)."""
+    """An invertible 1x1 convolution in its LU form (section 3.2, equation 10).
+
+    Deviation: it starts as a random order of the channels, not as a random rotation.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -106,7 +109,10 @@ class Mix(nn.Module):
 
 
 class Network(nn.Module):
-    """Three convolutions that end in zeros, with a learned vector for each position and for the condition."""
+    """Three convolutions that end in zeros, with a learned vector for each position and for the condition.
+
+    Deviation: the paper's networks do not know positions.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, sides: tuple[int, int], condition: Condition | None, channels: int
