@@ -40,7 +40,45 @@ def limited(log_scale: Tensor) -> Tensor:
     return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
-class ActNorm(nn.Module):
+class Base(ABC):
+    """What a flow turns items into: independent values of a known law."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Return the log-density of codes (B, D), (B,) nats."""
+
+    @abstractmethod
+    def draw(self, noise: Noise, dim: int) -> Tensor:
+        """Draw codes (B, D)."""
+
+
+class Normals(Base):
+    """Standard normals."""
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return log_normal(z)
+
+    def draw(self, noise: Noise, dim: int) -> Tensor:
+        return noise.normal(dim)
+
+
+class Entrance(nn.Module, ABC):
+    """What items (B, D) pass first."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the items (B, D) and the log-determinant (), in nats."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor) -> Tensor:
+        """Undo ``forward``."""
+
+    @abstractmethod
+    def initialise(self, x: Tensor, cond: Value | None = None) -> None:
+        """Set the parameters in place from items (B, ...), whatever their conditions."""
+
+
+class ActNorm(Entrance):
     """A learned shift and scale of every value, set from one batch to zero mean and unit variance.
 
     Source: Kingma & Dhariwal 2018, arXiv:1807.03039, section 3.1. Deviation: one for each value rather than
@@ -53,21 +91,17 @@ class ActNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return standardised items (B, D) and the log-determinant (), in nats."""
         return (x - self.shift) * (-self.log_scale).exp(), -self.log_scale.sum()
 
     def inverse(self, z: Tensor) -> Tensor:
-        """Undo ``forward``: (B, D) -> (B, D)."""
         return z * self.log_scale.exp() + self.shift
 
     @torch.no_grad()
     def initialise(self, x: Tensor, cond: Value | None = None) -> None:  # noqa: ARG002
-        """Set the parameters in place from items (B, ...), whatever their conditions."""
         x = x.flatten(1)
-        spread = x.std(0, correction=0).clamp_min(1e-3)
         self.shift.copy_(x.mean(0))
         if len(x) > 1:
-            self.log_scale.copy_(spread.log())
+            self.log_scale.copy_(x.std(0, correction=0).clamp_min(1e-3).log())
 
 
 class Order(nn.Module):
@@ -191,9 +225,10 @@ class MaskedAffine(FlowLayer):
 
 
 class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
-    """A flow of vectors: standardisation, then alternately a mixing of the values and a layer, to normals.
+    """A flow of vectors: an entrance, then alternately a mixing of the values and a layer, to the base.
 
-    The features of a condition, if there is one, are passed to every layer.
+    The entrance standardises and the base is normal unless told. The features of a condition, if there is
+    one, are passed to every layer.
     """
 
     def __init__(
@@ -202,10 +237,13 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         condition: Condition | None,
         mixers: Sequence[Order | LUMatrix],
         layers: Sequence[FlowLayer],
+        *,
+        entrance: Entrance | None = None,
+        base: Base | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.dim, self.condition = shape, math.prod(shape), condition
-        self.norm = ActNorm(self.dim)
+        self.norm, self.base = entrance or ActNorm(self.dim), base or Normals()
         self.mixers, self.layers = nn.ModuleList(mixers), nn.ModuleList(layers)
 
     def _steps(self) -> list[tuple[Order | LUMatrix, FlowLayer]]:
@@ -233,7 +271,7 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
     def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
         """Return log p(x | cond), (B,) nats."""
         z, log_det = self.forward_and_log_det(x, cond)
-        return log_normal(z) + log_det
+        return self.base.log_prob(z) + log_det
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
         return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
@@ -251,7 +289,7 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         return self.norm.inverse(h.t()).unflatten(1, self.shape)
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
-        return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
+        return self.decode(self.base.draw(noise, self.dim).to(next(self.parameters())), cond)
 
 
 Score = Callable[[Tensor, Value | None, Noise], Tensor]
