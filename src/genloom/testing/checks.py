@@ -161,10 +161,11 @@ def infilling_keeps_what_is_known(case: Case) -> None:
     """Items are completed legally, keep what is known, and see neither each other nor what is not known."""
     x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
     known = torch.rand(x.shape, generator=generator("testing")) < 0.5
+    completer = as_capability(case, Infill)
 
     def infill(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return tensor(as_capability(case, Infill).infill(x, known, row_noise(BATCH), labels))
+            return tensor(completer.infill(x, known, row_noise(BATCH), labels))
 
     filled = infill(x)
     require_legal(case.event, filled, BATCH)
