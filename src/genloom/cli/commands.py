@@ -473,7 +473,7 @@ def novelty_command(
 def toys_command(
     *,
     families: Annotated[str, Parameter(help="Names, separated by commas; all that can if absent.")] = "",
-    points: Annotated[int, Parameter(help="Points of each toy; a fifth of them score.")] = POINTS,
+    points: Annotated[int, Parameter(help="Points drawn of each toy.")] = POINTS,
     train: Training = TrainConfig(),  # noqa: B008
     seed: Seed = 0,
     out: Annotated[Path, Parameter(help="Folder of the picture and the runs.")] = Path("runs/toys"),
