@@ -1,4 +1,4 @@
-"""Glow: its scales, its convolution, and what the first batch sets."""
+"""Glow: its convolution, and what the first batch sets."""
 
 import pytest
 import torch
@@ -7,19 +7,7 @@ from torch.nn import functional as F
 from genloom.core.errors import DataError
 from genloom.core.events import Leaf, Real
 from genloom.core.randomness import generator
-from genloom.families.flow_glow import Config, Mix, Model, plan_scales
-
-
-@pytest.mark.parametrize(
-    ("shape", "scales", "expected"),
-    [
-        ((1, 8, 8), 2, [((4, 4, 4), 2), ((8, 2, 2), 8)]),
-        ((1, 28, 28), 5, [((4, 14, 14), 2), ((8, 7, 7), 8)]),
-        ((3, 32, 32), 3, [((12, 16, 16), 6), ((24, 8, 8), 12), ((48, 4, 4), 48)]),
-    ],
-)
-def test_scales(shape, scales, expected) -> None:
-    assert list(plan_scales(shape, scales)) == expected
+from genloom.families.flow_glow import Config, Mix
 
 
 def test_mixing_is_a_convolution() -> None:
@@ -36,7 +24,6 @@ def test_mixing_is_a_convolution() -> None:
 def test_the_first_batch_standardises_every_step() -> None:
     torch.manual_seed(0)
     model = Config(steps=2, channels=4).build(Leaf((1, 8, 8), Real()), None).double()
-    assert isinstance(model, Model)
     scale = torch.linspace(0.1, 5, 64).view(1, 8, 8).double()
     x = 3 + scale * torch.randn(500, 1, 8, 8, generator=generator("first"), dtype=torch.float64)
     model.initialise(x, None)

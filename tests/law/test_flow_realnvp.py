@@ -7,23 +7,15 @@ from torch import Tensor
 from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Event, Leaf, Real
 from genloom.core.randomness import SampleNoise
-from genloom.families.flow_realnvp import (
-    CARD,
-    Config,
-    Model,
-    channelwise,
-    checkerboard,
-    plan_levels,
-    squeeze,
-    unsqueeze,
-)
+from genloom.families.flow_realnvp import CARD, Config, channelwise, checkerboard
+from genloom.nn.multiscale import MultiscaleFlow
 
 CLASSES = 3
 SMALL = [(1, 1, 2), (2, 1, 1), (1, 2, 2), (1, 5, 3), (2, 3, 3), (1, 4, 4), (1, 6, 6)]
 LARGE = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 
 
-def random_model(shape: tuple[int, int, int], *, classes: int = 0, spread: float = 0.1) -> Model:
+def random_model(shape: tuple[int, int, int], *, classes: int = 0, spread: float = 0.1) -> MultiscaleFlow:
     """Return a float64 model whose weights are ``spread`` away from those of the identity."""
     torch.manual_seed(0)
     cond: Event | None = Leaf((), Categorical(classes)) if classes else None
@@ -64,27 +56,6 @@ def test_masks() -> None:
     assert (board[:, 1:] + board[:, :-1] == 1).all()
     assert (board[:, :, 1:] + board[:, :, :-1] == 1).all()
     assert channelwise((5, 1, 1)).flatten().tolist() == [1, 1, 0, 0, 0]
-    x = torch.randn(2, 3, 4, 6)
-    assert (unsqueeze(squeeze(x)) == x).all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "scales", "shapes"),
-    [
-        ((1, 28, 28), 5, [(4, 14, 14), (8, 7, 7)]),
-        ((1, 8, 8), 2, [(4, 4, 4), (8, 2, 2)]),
-        ((3, 32, 32), 3, [(12, 16, 16), (24, 8, 8), (48, 4, 4)]),
-        ((1, 7, 7), 3, [(1, 7, 7)]),
-    ],
-)
-def test_levels(shape, scales, shapes) -> None:
-    levels = plan_levels(shape, scales)
-    assert [level.shape for level in levels] == shapes
-    leaves = sum((level.shape[0] - level.kept) * level.shape[1] * level.shape[2] for level in levels)
-    last = levels[-1]
-    total = leaves + last.kept * last.shape[1] * last.shape[2]
-    assert total == shape[0] * shape[1] * shape[2]
-    assert last.kept == last.shape[0]
 
 
 def test_every_value_is_transformed() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genloom.core import card
 from genloom.core.card import Card, Reference
 from genloom.core.errors import DataError
-from genloom.core.events import Circular, Event, Value, describe, flat_leaf
+from genloom.core.events import Circular, Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
@@ -24,7 +24,6 @@ from genloom.nn.flows import (
     Entrance,
     FlowLayer,
     VectorFlow,
-    exactly,
     make_mixer,
     maximum_likelihood,
 )
@@ -57,10 +56,7 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=self.clip)
-        score = exactly(model.log_density)
-        objective = maximum_likelihood(
-            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        objective = maximum_likelihood(model, self.label_dropout, optimiser)
         return [Stage("fit", objective, self.batch_size)]
 
 
@@ -73,7 +69,7 @@ class AsTheyAre(Entrance):
     def inverse(self, z: Tensor) -> Tensor:
         return z
 
-    def initialise(self, x: Tensor, cond: Value | None = None) -> None:
+    def initialise(self, x: Tensor) -> None:
         """Change nothing."""
 
 

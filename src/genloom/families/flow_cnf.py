@@ -21,7 +21,7 @@ from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.math.ode import dopri5
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import FlowLayer, Order, VectorFlow, exactly, log_normal, maximum_likelihood
+from genloom.nn.flows import FlowLayer, Order, VectorFlow, log_normal, maximum_likelihood
 from genloom.nn.masked import affine
 
 
@@ -59,11 +59,8 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=self.clip)
-        exact = self.trace == "exact"
-        score = exactly(model.log_density) if exact else partial(estimated_log_density, model)
-        objective = maximum_likelihood(
-            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        score = None if self.trace == "exact" else partial(estimated_log_density, model)
+        objective = maximum_likelihood(model, self.label_dropout, optimiser, score)
         return [Stage("fit", objective, self.batch_size)]
 
 

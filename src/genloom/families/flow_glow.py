@@ -3,8 +3,6 @@
 B batch, C channels, H height, W width, F hidden channels, D = C H W values of an image.
 """
 
-import math
-from collections.abc import Iterator
 from typing import Self, cast
 
 import torch
@@ -13,17 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genloom.core import card
-from genloom.core.capabilities import Invertible, Likelihood, Sampler
 from genloom.core.card import Card, Reference, real_image
 from genloom.core.errors import DataError
-from genloom.core.events import Event, Value, describe, image_leaf, items, tensor
-from genloom.core.likelihood import Bound, LogProb, given
+from genloom.core.events import Event, describe, image_leaf
+from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.core.randomness import Noise
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import ActNorm, LUMatrix, exactly, limited, log_normal, maximum_likelihood
-
-Shape = tuple[int, int, int]
+from genloom.nn.flows import LUMatrix, limited, maximum_likelihood
+from genloom.nn.multiscale import Level, MultiscaleFlow, Scale, Shape, plan_levels, squeeze, unsqueeze
 
 
 class Config(card.Config):
@@ -42,7 +37,7 @@ class Config(card.Config):
     def preset(cls, event: Event) -> Self:
         return cls(channels=32, steps=4) if image_leaf(event).dim <= 64 else cls()
 
-    def build(self, event: Event, cond: Event | None) -> "Model":
+    def build(self, event: Event, cond: Event | None) -> MultiscaleFlow:
         if not real_image(event):
             raise DataError(f"flow.glow needs an image of real numbers, not {describe(event)}")
         channels, height, width = image_leaf(event).extents
@@ -50,15 +45,15 @@ class Config(card.Config):
             raise DataError(
                 f"flow.glow needs images with even sides, not {width}x{height}: scale them with --data.size"
             )
-        return Model((channels, height, width), condition_for(cond), self.scales, self.steps, self.channels)
+        shape, condition = (channels, height, width), condition_for(cond)
+        levels = plan_levels(shape, self.scales)
+        scales = [Steps(level, condition, self.steps, self.channels) for level in levels]
+        return MultiscaleFlow(shape, condition, levels, scales)
 
     def stages(self, model: nn.Module) -> list[Stage]:
-        assert isinstance(model, Model)
+        assert isinstance(model, MultiscaleFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
-        score = exactly(model.log_density)
-        objective = maximum_likelihood(
-            model, model.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        objective = maximum_likelihood(model, self.label_dropout, optimiser)
         return [Stage("fit", objective, self.batch_size)]
 
 
@@ -166,30 +161,26 @@ class Step(nn.Module):
         return self.norm.inverse(self.mix.inverse(x))
 
 
-class Scale(nn.Module):
+class Steps(Scale):
     """A squeeze and its steps; then half of the channels leave, standardised by what the others tell of them.
 
     Source: figure 2b; the learned normal of what leaves is that of Dinh et al. 2017, section 3.6, as its
         inverse: codes are standard normals.
     """
 
-    def __init__(
-        self, shape: Shape, kept: int, condition: Condition | None, steps: int, channels: int
-    ) -> None:
+    def __init__(self, level: Level, condition: Condition | None, steps: int, channels: int) -> None:
         super().__init__()
-        self.kept, self.left = kept, shape[0] - kept
+        shape, self.kept, self.left = level.shape, level.kept, level.code[0]
         self.steps = nn.ModuleList(Step(shape, condition, channels) for _ in range(steps))
-        self.prior = Network(kept, 2 * self.left, shape[1:], condition, channels) if self.left else None
+        self.prior = Network(self.kept, 2 * self.left, shape[1:], condition, channels) if self.left else None
 
-    def walk(self) -> list[Step]:
-        """Return the steps in order."""
+    def _walk(self) -> list[Step]:
         return cast(list[Step], list(self.steps))
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what goes on (B, kept, H, W), codes (B, left, H, W), and the log-determinant (B,)."""
-        x = F.pixel_unshuffle(x, 2)
+        x = squeeze(x)
         log_det = x.new_zeros(len(x))
-        for step in self.walk():
+        for step in self._walk():
             x, more = step(x, context)
             log_det = log_det + more
         kept, left = x.split((self.kept, self.left), 1)
@@ -200,95 +191,20 @@ class Scale(nn.Module):
         return kept, (left - mean) * (-log_std).exp(), log_det - log_std.flatten(1).sum(1)
 
     def inverse(self, kept: Tensor, code: Tensor, context: Tensor | None) -> Tensor:
-        """Undo ``forward``."""
         left = code
         if self.prior is not None:
             mean, raw = self.prior(kept, context).chunk(2, 1)
             left = mean + limited(raw).exp() * code
         x = torch.cat((kept, left), 1)
-        for step in reversed(self.walk()):
+        for step in reversed(self._walk()):
             x = step.inverse(x, context)
-        return F.pixel_shuffle(x, 2)
+        return unsqueeze(x)
 
-
-def plan_scales(shape: Shape, scales: int) -> Iterator[tuple[Shape, int]]:
-    """Yield the squeezed shape of each scale and how many channels go on; all do at the last."""
-    for index in range(scales):
-        channels, height, width = shape[0] * 4, shape[1] // 2, shape[2] // 2
-        last = index + 1 == scales or bool(height % 2 or width % 2)
-        yield (channels, height, width), channels if last else channels // 2
-        if last:
-            return
-        shape = (channels // 2, height, width)
-
-
-class Model(nn.Module, Sampler, Likelihood, Invertible):
-    """Standardisation, then scales of steps; at each scale but the last half of the channels become code."""
-
-    def __init__(
-        self, shape: Shape, condition: Condition | None, scales: int, steps: int, channels: int
-    ) -> None:
-        super().__init__()
-        self.shape, self.dim, self.condition = shape, math.prod(shape), condition
-        plan = list(plan_scales(shape, scales))
-        self.norm = ActNorm(self.dim)
-        self.scales = nn.ModuleList(Scale(s, kept, condition, steps, channels) for s, kept in plan)
-        self.codes = [(s[0] - kept, *s[1:]) for s, kept in plan] + [(plan[-1][1], *plan[-1][0][1:])]
-
-    def _walk(self) -> list[Scale]:
-        return cast(list[Scale], list(self.scales))
-
-    def _context(self, cond: Value | None, like: Tensor) -> Tensor | None:
-        """Return the features (B, F) of conditions."""
-        return None if self.condition is None else self.condition(cond, len(like), like.dtype)
-
-    @torch.no_grad()
-    def initialise(self, x: Tensor, cond: Value | None) -> None:
-        """Set every normalisation in place from images (B, C, H, W), one after another."""
-        self.norm.initialise(x.flatten(1))
-        context = self._context(cond, x)
-        h = self.norm(x.flatten(1))[0].unflatten(1, self.shape)
-        for scale in self._walk():
-            h = F.pixel_unshuffle(h, 2)
-            for step in scale.walk():
-                step.norm.initialise(h)
-                h = step(h, context)[0]
-            h = h[:, : scale.kept]
-
-    def forward_and_log_det(self, x: Tensor, cond: Value | None = None) -> tuple[Tensor, Tensor]:
-        """Map images (B, C, H, W) to codes (B, D), finest scale first, and log |det dz/dx| (B,), in nats."""
-        context = self._context(cond, x)
-        h, log_det = self.norm(x.flatten(1))
-        h, codes = h.unflatten(1, self.shape), []
-        for scale in self.scales:
-            h, code, more = scale(h, context)
-            codes.append(code.flatten(1))
-            log_det = log_det + more
-        return torch.cat((*codes, h.flatten(1)), 1), log_det
-
-    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
-        """Return log p(x | cond), (B,) nats."""
-        z, log_det = self.forward_and_log_det(x, cond)
-        return log_normal(z) + log_det
-
-    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
-        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
-
-    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
-        return self.forward_and_log_det(tensor(x), cond)[0]
-
-    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
-        """Return the images (B, C, H, W) of codes (B, D)."""
-        context = self._context(cond, z)
-        parts = z.split([math.prod(shape) for shape in self.codes], 1)
-        *codes, h = (part.reshape(len(z), *shape) for part, shape in zip(parts, self.codes, strict=True))
-        for scale, code in reversed(list(zip(self._walk(), codes, strict=True))):
-            h = scale.inverse(h, code, context)
-        return self.norm.inverse(h.flatten(1)).unflatten(1, self.shape)
-
-    @torch.no_grad()
-    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
-        return self.decode(noise.normal(self.dim).to(self.norm.shift), cond)
+    def initialise(self, x: Tensor, context: Tensor | None) -> None:
+        h = squeeze(x)
+        for step in self._walk():
+            step.norm.initialise(h)
+            h = step(h, context)[0]
 
 
 CARD = Card(

@@ -17,7 +17,7 @@ from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.nn.conditions import condition_for
-from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, exactly, make_mixer, maximum_likelihood
+from genloom.nn.flows import MaskedAffine, Mixing, VectorFlow, make_mixer, maximum_likelihood
 from genloom.nn.masked import blind_weights
 
 
@@ -49,10 +49,7 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
-        score = exactly(model.log_density)
-        objective = maximum_likelihood(
-            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        objective = maximum_likelihood(model, self.label_dropout, optimiser)
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
 

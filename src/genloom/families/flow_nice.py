@@ -18,7 +18,7 @@ from genloom.core.events import Event, describe, flat_leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.nn.conditions import Condition, condition_for
-from genloom.nn.flows import Dense, FlowLayer, Order, VectorFlow, exactly, maximum_likelihood
+from genloom.nn.flows import Dense, FlowLayer, Order, VectorFlow, maximum_likelihood
 
 
 class Config(card.Config):
@@ -47,10 +47,7 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.02, clip=self.clip)
-        score = exactly(model.log_density)
-        objective = maximum_likelihood(
-            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        objective = maximum_likelihood(model, self.label_dropout, optimiser)
         return [Stage("fit", objective, self.batch_size)]
 
 

@@ -26,7 +26,6 @@ from genloom.nn.flows import (
     FlowLayer,
     Mixing,
     VectorFlow,
-    exactly,
     make_mixer,
     maximum_likelihood,
 )
@@ -69,10 +68,7 @@ class Config(card.Config):
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VectorFlow)
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=self.warmup, clip=self.clip)
-        score = exactly(model.log_density)
-        objective = maximum_likelihood(
-            model, model.norm.initialise, score, model.condition, self.label_dropout, optimiser
-        )
+        objective = maximum_likelihood(model, self.label_dropout, optimiser)
         return [Stage("fit", replace(objective, exempt=blind_weights(model)), self.batch_size)]
 
 

@@ -74,8 +74,8 @@ class Entrance(nn.Module, ABC):
         """Undo ``forward``."""
 
     @abstractmethod
-    def initialise(self, x: Tensor, cond: Value | None = None) -> None:
-        """Set the parameters in place from items (B, ...), whatever their conditions."""
+    def initialise(self, x: Tensor) -> None:
+        """Set the parameters in place from items (B, ...)."""
 
 
 class ActNorm(Entrance):
@@ -97,7 +97,7 @@ class ActNorm(Entrance):
         return z * self.log_scale.exp() + self.shift
 
     @torch.no_grad()
-    def initialise(self, x: Tensor, cond: Value | None = None) -> None:  # noqa: ARG002
+    def initialise(self, x: Tensor) -> None:
         x = x.flatten(1)
         self.shift.copy_(x.mean(0))
         if len(x) > 1:
@@ -224,11 +224,55 @@ class MaskedAffine(FlowLayer):
         return x
 
 
-class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
+class Flow(nn.Module, Sampler, Likelihood, Invertible):
+    """An invertible map of items (B, *shape) to codes (B, D) of a known law.
+
+    A subclass maps both ways (``forward_and_log_det`` and ``decode``) and sets what standardises the data
+    (``initialise``); likelihoods, codes and draws follow.
+
+    Args:
+        condition: what reads the conditions, None for none.
+        base: the law of the codes; standard normals unless told.
+    """
+
+    def __init__(self, shape: tuple[int, ...], condition: Condition | None, base: Base | None = None) -> None:
+        super().__init__()
+        self.shape, self.dim, self.condition = shape, math.prod(shape), condition
+        self.base = base or Normals()
+
+    @abstractmethod
+    def initialise(self, x: Tensor, cond: Value | None) -> None:
+        """Set the normalisations in place from items (B, *shape) and their conditions."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
+        """Return the items (B, *shape) of codes (B, D)."""
+
+    def features(self, cond: Value | None, like: Tensor) -> Tensor | None:
+        """Return the features (B, F) of conditions."""
+        return None if self.condition is None else self.condition(cond, len(like), like.dtype)
+
+    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
+        """Return log p(x | cond), (B,) nats."""
+        z, log_det = self.forward_and_log_det(x, cond)
+        return self.base.log_prob(z) + log_det
+
+    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
+        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
+
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
+        return self.forward_and_log_det(tensor(x), cond)[0]
+
+    @torch.no_grad()
+    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
+        return self.decode(self.base.draw(noise, self.dim).to(next(self.parameters())), cond)
+
+
+class VectorFlow(Flow):
     """A flow of vectors: an entrance, then alternately a mixing of the values and a layer, to the base.
 
-    The entrance standardises and the base is normal unless told. The features of a condition, if there is
-    one, are passed to every layer.
+    The entrance standardises unless told. The features of a condition, if there is one, are passed to every
+    layer.
     """
 
     def __init__(
@@ -241,17 +285,20 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         entrance: Entrance | None = None,
         base: Base | None = None,
     ) -> None:
-        super().__init__()
-        self.shape, self.dim, self.condition = shape, math.prod(shape), condition
-        self.norm, self.base = entrance or ActNorm(self.dim), base or Normals()
+        super().__init__(shape, condition, base)
+        self.norm = entrance or ActNorm(self.dim)
         self.mixers, self.layers = nn.ModuleList(mixers), nn.ModuleList(layers)
 
     def _steps(self) -> list[tuple[Order | LUMatrix, FlowLayer]]:
         return cast(list, list(zip(self.mixers, self.layers, strict=True)))
 
     def _context(self, cond: Value | None, like: Tensor) -> Tensor | None:
-        """Return the features (F, B) of conditions."""
-        return None if self.condition is None else self.condition(cond, len(like), like.dtype).t()
+        """Return the features of conditions as columns (F, B)."""
+        features = self.features(cond, like)
+        return None if features is None else features.t()
+
+    def initialise(self, x: Tensor, cond: Value | None) -> None:  # noqa: ARG002
+        self.norm.initialise(x)
 
     def walk(self, x: Tensor, cond: Value | None, call: Call) -> tuple[Tensor, Tensor]:
         """Map items (B, *shape) to codes (B, D) by ``call`` of each layer, and sum their log-determinants."""
@@ -268,17 +315,6 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
         """Map items (B, *shape) to codes (B, D) and return log |det dz/dx| (B,), in nats."""
         return self.walk(x, cond, FlowLayer.__call__)
 
-    def log_density(self, x: Tensor, cond: Value | None = None) -> Tensor:
-        """Return log p(x | cond), (B,) nats."""
-        z, log_det = self.forward_and_log_det(x, cond)
-        return self.base.log_prob(z) + log_det
-
-    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
-        return LogProb(self.log_density(items(x, self.shape), cond), Bound.EXACT, given(cond))
-
-    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
-        return self.forward_and_log_det(tensor(x), cond)[0]
-
     @torch.no_grad()
     def decode(self, z: Tensor, cond: Value | None = None) -> Tensor:
         """Return the items (B, *shape) of codes (B, D). Not differentiable."""
@@ -288,46 +324,33 @@ class VectorFlow(nn.Module, Sampler, Likelihood, Invertible):
             h = mix.inverse(layer.inverse(h, context))
         return self.norm.inverse(h.t()).unflatten(1, self.shape)
 
-    def sample(self, noise: Noise, cond: Value | None = None) -> Tensor:
-        return self.decode(self.base.draw(noise, self.dim).to(next(self.parameters())), cond)
-
 
 Score = Callable[[Tensor, Value | None, Noise], Tensor]
 """Maps items, conditions and noise to log-likelihoods (B,), or to unbiased estimates of them."""
 
 
-def exactly(log_density: Callable[[Tensor, Value | None], Tensor]) -> Score:
-    """Return a score that needs no noise."""
-    return lambda x, cond, noise: log_density(x, cond)  # noqa: ARG005
-
-
 def maximum_likelihood(
-    model: nn.Module,
-    initialise: Callable[[Tensor, Value | None], None],
-    score: Score,
-    condition: Condition | None,
-    label_dropout: float,
-    optimiser: Optimiser,
+    model: Flow, label_dropout: float, optimiser: Optimiser, score: Score | None = None
 ) -> Objective:
-    """Return exact maximum likelihood, the first layer set from the first batch.
+    """Return maximum likelihood, the normalisations set from the first batch.
 
     Args:
-        initialise: sets normalisations in place from the items and conditions of the first batch.
-        score: of items given conditions, in nats.
-        condition: what reads the conditions, None for none.
         label_dropout: share of labels replaced by "no label", for unconditional use.
+        score: stands in for the exact log-density in training.
     """
+    condition = model.condition
 
     def standardise(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         if condition is not None and "cond" in batch:
             condition.initialise(tensor(batch["cond"]))
-        initialise(tensor(batch["x"]), batch.get("cond"))
+        model.initialise(tensor(batch["x"]), batch.get("cond"))
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         x, cond = tensor(batch["x"]), batch.get("cond")
         if cond is not None and condition is not None:
             cond = condition.hide(tensor(cond), label_dropout, noise)
-        return Loss({"nll_per_value": -score(x, cond, noise).mean() / x[0].numel()})
+        log_prob = score(x, cond, noise) if score else model.log_density(x, cond)
+        return Loss({"nll_per_value": -log_prob.mean() / x[0].numel()})
 
     phases = [
         Phase("standardise", update=standardise, every=ONCE),
