@@ -1,11 +1,11 @@
-"""Cached against naive PixelCNN sampling: 28x28, in batches of 64 as ``genloom sample`` draws, in turns; the
-naive loop runs the whole network for each pixel. In float64 both must draw the same four images.
+"""Cached against naive PixelCNN sampling: 28x28, in turns; the naive loop runs the whole network for each
+pixel. In float64 both must draw the same four images.
 
-    OMP_NUM_THREADS=1 python bench/pixelcnn_sampling.py [rounds]
+    OMP_NUM_THREADS=1 python bench/pixelcnn_sampling.py [--rounds 3] [--batch 64]
 """
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 
@@ -33,14 +33,14 @@ def naive_sample(model: PixelModel, noise: SampleNoise) -> Tensor:
     return x
 
 
-def seconds(draw: Callable[[SampleNoise], Tensor], count: int = MICRO_BATCH) -> tuple[float, Tensor]:
+def seconds(draw: Callable[[SampleNoise], Tensor], count: int) -> tuple[float, Tensor]:
     """Return the wall time and the result of one draw of some images."""
     start = time.perf_counter()
     x = draw(SampleNoise(0, torch.arange(count)))
     return time.perf_counter() - start, x
 
 
-def main(rounds: int) -> None:
+def main(rounds: int, batch: int) -> None:
     """Print both times, their ratio with its spread, and whether float64 samples are equal."""
     event = Leaf((1, 28, 28), Binary())
     torch.manual_seed(0)
@@ -48,13 +48,14 @@ def main(rounds: int) -> None:
     assert isinstance(model, PixelModel)
     times = []
     for _ in range(rounds):
-        cached, _ = seconds(model.sample)
-        naive, _ = seconds(lambda noise: naive_sample(model, noise))
+        cached, _ = seconds(model.sample, batch)
+        naive, _ = seconds(lambda noise: naive_sample(model, noise), batch)
         times.append((cached, naive))
         print(f"cached {cached:.3f} s, naive {naive:.2f} s, ratio {naive / cached:.1f}", flush=True)
     ratios = sorted(naive / cached for cached, naive in times)
     print(
-        f"float32, {torch.get_num_threads()} threads: median ratio {statistics.median(ratios):.1f}, "
+        f"float32, batches of {batch}, {torch.get_num_threads()} threads: "
+        f"median ratio {statistics.median(ratios):.1f}, "
         f"from {ratios[0]:.1f} to {ratios[-1]:.1f} in {rounds} rounds"
     )
     model.double()
@@ -65,4 +66,7 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=MICRO_BATCH, help="as genloom sample draws, unless told")
+    main(**vars(parser.parse_args()))

@@ -103,7 +103,7 @@ def test_refusals(cli: Cli, fitted: Fitted, refused: Callable[..., str]) -> None
     assert refused("interpolate", "run", "--steps", 1) == "--steps must be at least 2, not 1"
     assert "no class is called 'x' (there are 0, 1" in refused("edit", "run", "--from", "x", "--to", 1)
     assert "--item must be from 0 to" in refused("traverse", "run", "--item", 5000)
-    assert "not of the form that run knows" in refused("encode", "run", "two_moons")
+    assert "two_moons does not have the form of the run's own data" in refused("encode", "run", "two_moons")
     assert cli("fit", "baseline.gmm", "two_moons", "--out", "gmm").code == 0
     line = "encode needs a model that offers Latent; this one offers Sampler, Likelihood, ClosedForm"
     assert refused("encode", "gmm") == line

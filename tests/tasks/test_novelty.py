@@ -55,8 +55,9 @@ def test_from_a_run_to_a_table(tmp_path) -> None:
     area, lo, hi = found.areas["likelihood"]
     assert 0.8 < lo < area < hi <= 1
     lines = (tmp_path / "out" / "scores.csv").read_text().splitlines()
-    assert lines[0].split(",")[:3] == ["group", "likelihood", "typicality"]
-    assert len(lines) == 401
+    columns = lines[0].split(",")
+    assert (columns[:2], columns[-1]) == (["likelihood", "typicality"], "group")
+    assert [line.rsplit(",", 1)[1] for line in lines[1:]] == ["own"] * 200 + ["foreign"] * 200
     assert (
         json.loads((tmp_path / "out" / "novelty.json").read_text())["scores"]["likelihood"]["auroc"] == area
     )

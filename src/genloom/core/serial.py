@@ -1,8 +1,10 @@
-"""Strict JSON: what is written here any JSON reader can read."""
+"""Strict JSON and CSV: what is written here any reader can read."""
 
+import csv
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -17,3 +19,14 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_csv(
+    names: Sequence[str], rows: Sequence[Sequence[float]], tags: Sequence[str] | None, tag: str = "label"
+) -> bytes:
+    """Return rows under the names of their columns, every digit kept; tags, if any, are the last column."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(names if tags is None else [*names, tag])
+    writer.writerows(rows if tags is None else [[*row, one] for row, one in zip(rows, tags, strict=True)])
+    return text.getvalue().encode()

@@ -1,6 +1,5 @@
 """Rows of numbers. B batch, D columns. Items are float64 (B, D)."""
 
-import csv
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from genloom.core.errors import DataError, nearest
 from genloom.core.events import Leaf, Real, Value, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
+from genloom.core.serial import to_csv
 from genloom.modalities.base import Modality, View, check_shape
 from genloom.modalities.drawing import scatter
 
@@ -180,15 +180,7 @@ def write_rows(items: Tensor, classes: Sequence[str] | None, columns: Sequence[s
     """Write rows (n, D) under the names of their columns as ``items.csv``; classes are the last column."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "items.csv"
-    rows = (
-        items.tolist()
-        if classes is None
-        else [[*row, name] for row, name in zip(items.tolist(), classes, strict=True)]
-    )
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns if classes is None else [*columns, "label"])
-        writer.writerows(rows)
+    path.write_bytes(to_csv(columns, items.tolist(), classes))
     return path
 
 

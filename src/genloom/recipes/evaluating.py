@@ -25,7 +25,7 @@ from genloom.metrics import (
     probe_accuracy,
     wilson,
 )
-from genloom.modalities.base import Dataset, Split
+from genloom.modalities.base import Dataset, Modality, Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.features import Features, features_for
 from genloom.recipes.runs import Run
@@ -136,6 +136,22 @@ def data_of(run: Run) -> Dataset:
     dataset = open_data(facts["source"], DataOptions(**facts["options"]))
     check_same_data(run, dataset)
     return dataset
+
+
+def check_form(run: Run, modality: Modality, items: Tensor, source: str) -> None:
+    """Refuse items that are not of the form of a run's own data.
+
+    Raises:
+        DataError: they are of another modality, unit or shape.
+    """
+    try:
+        own, other = (m.describe() for m in (run.modality, modality))
+        if (own["modality"], own.get("unit")) != (other["modality"], other.get("unit")):
+            units = [" in ".join(filter(None, (d["modality"], d.get("unit")))) for d in (other, own)]
+            raise DataError("they are {}, not {}".format(*units))
+        run.modality.check(items)
+    except DataError as error:
+        raise DataError(f"{source} does not have the form of the run's own data: {error}") from error
 
 
 def evaluate(

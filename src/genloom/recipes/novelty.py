@@ -1,6 +1,6 @@
 """Tell foreign data from a model's own by its likelihood, in several ways."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from genloom.core.capabilities import Likelihood, need
-from genloom.core.errors import ConfigError, DataError
-from genloom.core.serial import to_json
+from genloom.core.errors import ConfigError
+from genloom.core.serial import to_csv, to_json
 from genloom.metrics import auroc
-from genloom.modalities.base import Dataset, Modality, Split
+from genloom.modalities.base import Dataset, Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.drawing import check_folder, write_picture
-from genloom.recipes.evaluating import data_of, score
+from genloom.recipes.evaluating import check_form, data_of, score
 from genloom.recipes.fitting import FitConfig, fit
 from genloom.recipes.runs import Run, open_run, versions
 from genloom.tasks import novelty as tasks
@@ -23,6 +23,7 @@ from genloom.train.checkpoint import write_atomically
 
 SHOWN = 64
 MARK = "novelty.json"
+GROUPS = ("own", "foreign")
 FORM = ("binarise", "size", "angles", "given")
 """Options that decide the form of items."""
 
@@ -65,7 +66,7 @@ def measure_novelty(
 
     Raises:
         Unsupported: the run's model has no likelihood.
-        DataError: the foreign items are not of the form of the run's own.
+        DataError: the foreign items are not of the form of the run's own data.
         ConfigError: ``out`` holds something else.
     """
     check_folder(out, MARK)
@@ -73,19 +74,19 @@ def measure_novelty(
     dataset = data_of(run)
     opened = open_data(source, _reading(run, options))
     foreign = opened.test.some(limit)
-    _check(run, opened.modality, foreign, source)
+    check_form(run, opened.modality, foreign.items, source)
     behind = open_run(background) if background else _independent(run, dataset, out / "background", command)
     parts = (dataset.test.some(limit), foreign)
     trained = _nats(run, dataset.train.some(limit))
     found = []
-    for name, part in zip(("own", "foreign"), parts, strict=True):
+    for name, part in zip(GROUPS, parts, strict=True):
         say(f"scoring {len(part):,} {name} items")
         found.append(tasks.scores(_nats(run, part), trained, _nats(behind, part), part.items))
     areas = {name: auroc(found[0][name], found[1][name]) for name in found[0]}
     own, strange = (float(scores["likelihood"].mean()) for scores in found)
     picture = _least_foreign(run, foreign, found[1], areas, out)
     result = Novelty(areas, (own, strange), picture)
-    _write_scores(found, out / "scores.csv")
+    write_atomically(out / "scores.csv", _table(found))
     facts = {"run": str(run.folder), "foreign": source, "command": command, "versions": versions()}
     write_atomically(out / MARK, to_json({**facts, **result.to_json()}).encode())
     return result
@@ -96,17 +97,6 @@ def _reading(run: Run, options: DataOptions) -> DataOptions:
     own = run.facts["data"]["options"]
     form = {name: own[name] for name in FORM}
     return DataOptions(**{**form, **options.model_dump(exclude_defaults=True)})
-
-
-def _check(run: Run, modality: Modality, split: Split, source: str) -> None:
-    try:
-        own, foreign = (m.describe() for m in (run.modality, modality))
-        if (own["modality"], own.get("unit")) != (foreign["modality"], foreign.get("unit")):
-            units = [" in ".join(filter(None, (d["modality"], d.get("unit")))) for d in (foreign, own)]
-            raise DataError("they are {}, not {}".format(*units))
-        run.modality.check(split.items)
-    except DataError as error:
-        raise DataError(f"{source} does not have the form of the run's own data: {error}") from error
 
 
 def _independent(run: Run, dataset: Dataset, folder: Path, command: str) -> Run:
@@ -137,10 +127,9 @@ def _least_foreign(
     return write_picture(out / "least-foreign", *run.modality.draw(foreign.items[order]))
 
 
-def _write_scores(found: list[Mapping[str, Tensor]], path: Path) -> None:
+def _table(found: Sequence[Mapping[str, Tensor]]) -> bytes:
+    """Return the scores of every item, own and foreign, as CSV."""
     names = list(found[0])
-    lines = [",".join(["group", *names])]
-    for group, scores in zip(("own", "foreign"), found, strict=True):
-        rows = torch.stack([scores[name] for name in names], 1).tolist()
-        lines += [",".join([group, *(f"{value:.6g}" for value in row)]) for row in rows]
-    write_atomically(path, ("\n".join(lines) + "\n").encode())
+    rows = [torch.stack([scores[name] for name in names], 1).tolist() for scores in found]
+    groups = [group for group, part in zip(GROUPS, rows, strict=True) for _ in part]
+    return to_csv(names, [row for part in rows for row in part], groups, "group")

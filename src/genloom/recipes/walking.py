@@ -1,7 +1,5 @@
 """What a run's codes show: reconstructions and walks between codes, as files with a picture of all."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +10,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from genloom.core.capabilities import Latent, need
-from genloom.core.errors import ConfigError, DataError
-from genloom.core.serial import to_json
+from genloom.core.errors import ConfigError
+from genloom.core.serial import to_csv, to_json
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.drawing import animation
 from genloom.recipes.drawing import check_folder, write_picture
-from genloom.recipes.evaluating import data_of, reconstructed, seen
+from genloom.recipes.evaluating import check_form, data_of, reconstructed, seen
 from genloom.recipes.runs import Run
 from genloom.tasks import latents
 from genloom.train.checkpoint import write_atomically
@@ -75,10 +73,7 @@ def items_of(run: Run, source: str | None, part: Part = "test") -> tuple[Split, 
     splits = (dataset.train, dataset.valid, dataset.test)
     chosen = splits if part == "all" else (getattr(dataset, part),)
     items = torch.cat([split.items for split in chosen])
-    try:
-        run.modality.check(items)
-    except DataError as error:
-        raise DataError(f"{dataset.name} is not of the form that {run.folder} knows: {error}") from error
+    check_form(run, dataset.modality, items, dataset.name)
     labels = [split.labels for split in chosen if split.labels is not None]
     known = labels and run.classes in ((), dataset.classes)
     return Split(items, torch.cat(labels) if known else None), dataset.classes
@@ -105,7 +100,7 @@ def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> t
     if path.suffix == ".csv":
         flat = codes.flatten(1)
         names = [f"z{i}" for i in range(flat.shape[1])]
-        write_atomically(path, table(names, flat.tolist(), named(split.labels, classes)))
+        write_atomically(path, to_csv(names, flat.tolist(), named(split.labels, classes)))
     else:
         labels = {} if split.labels is None else {"labels": split.labels.contiguous()}
         write_atomically(path, save({"codes": codes.contiguous(), **labels}))
@@ -121,7 +116,7 @@ def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None
     items, errors = reconstructed(model, run, split)
     originals = run.modality.write(split.items, None, folder / "originals")
     write_atomically(
-        folder / "errors.csv", table(["error"], errors[:, None].tolist(), named(split.labels, classes))
+        folder / "errors.csv", to_csv(["error"], errors[:, None].tolist(), named(split.labels, classes))
     )
     picture = run.modality.draw(items, reference=split.items)
     facts = {"n": len(items), "mean_squared_error": float(errors.mean())}
@@ -251,12 +246,3 @@ def keep_walk(
 def named(labels: Tensor | None, classes: Sequence[str]) -> list[str] | None:
     """Return the class names of labels (n,)."""
     return None if labels is None else [classes[i] for i in labels.tolist()]
-
-
-def table(names: Sequence[str], rows: Sequence[Sequence[float]], labels: Sequence[str] | None) -> bytes:
-    """Return rows as CSV under the names of their columns; labels are the last column."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(names if labels is None else [*names, "label"])
-    writer.writerows(rows if labels is None else [[*r, l] for r, l in zip(rows, labels, strict=True)])
-    return text.getvalue().encode()
