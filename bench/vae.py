@@ -31,8 +31,9 @@ from torch import Tensor, nn
 
 from genloom.core.events import Binary, Leaf
 from genloom.core.objective import Clock, Stage
-from genloom.core.randomness import Noise, TrainNoise, generator
+from genloom.core.randomness import TrainNoise, generator
 from genloom.families import vae_gaussian, vae_iwae
+from genloom.modalities.binaries import BitView
 from genloom.recipes.stages import compile_parts
 from genloom.train.config import TrainConfig
 from genloom.train.loop import make_rhythm
@@ -141,14 +142,10 @@ def their_bare_step(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Call
 def our_trainer(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callable[[], None]:
     model, stage = ours(form, compiled)
     state = State.fresh(model, stage.objective)
-    stream = Stream(rows, None, _as_they_are)
+    view = BitView(DIM)
+    stream = Stream(view.encode(rows), None, view.perturb)
     rhythm = make_rhythm(stage, stream, TrainConfig(steps=1), 0, bf16, total=1_000_000)
     return repeated(lambda: train_step(state, rhythm))
-
-
-def _as_they_are(rows: Tensor, noise: Noise) -> Tensor:  # noqa: ARG001
-    """Perturb nothing."""
-    return rows
 
 
 def their_trainer(form: str, rows: Tensor, compiled: bool, bf16: bool) -> Callable[[], None]:

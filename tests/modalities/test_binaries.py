@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from genloom.core.events import Binary, Leaf
+from genloom.core.randomness import SampleNoise
 from genloom.modalities.base import Dataset
 from genloom.modalities.binaries import Binaries
 from genloom.modalities.datasets import from_json, open_data
@@ -32,8 +33,11 @@ def test_rows_of_bits_stay_as_they_are(survey: Dataset) -> None:
     assert view.event == Leaf((4,), Binary())
     encoded = view.encode(survey.test.items)
     assert isinstance(encoded, torch.Tensor)
-    assert encoded.dtype == torch.int64
-    assert torch.equal(view.decode(encoded), survey.test.items)
+    assert encoded.element_size() == 1, "a training set is kept in as little memory as it needs"
+    seen = view.perturb(encoded, SampleNoise(0, torch.arange(30)))
+    assert isinstance(seen, torch.Tensor)
+    assert seen.dtype == torch.int64
+    assert torch.equal(view.decode(seen), survey.test.items)
 
 
 def test_bits_are_written_and_read_back(survey: Dataset, tmp_path: Path) -> None:

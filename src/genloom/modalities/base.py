@@ -27,7 +27,7 @@ class View(ABC):
 
     @abstractmethod
     def encode(self, items: Tensor) -> Value:
-        """Return a deterministic code of the items, of a whole split or of a batch."""
+        """Return a deterministic and compact code of the items, of a whole split or of a batch."""
 
     @abstractmethod
     def perturb(self, encoded: Value, noise: Noise) -> Value:

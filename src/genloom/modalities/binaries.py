@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from genloom.core.errors import DataError
@@ -28,10 +29,10 @@ class BitView(View):
         self.event = Leaf((columns,), Binary())
 
     def encode(self, items: Tensor) -> Value:
-        return items.long()
+        return items.to(torch.uint8)
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
-        return encoded
+        return tensor(encoded).long()
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002
         return log_prob

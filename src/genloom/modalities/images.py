@@ -70,10 +70,10 @@ class LevelView(View):
         self._top = levels - 1
 
     def encode(self, items: Tensor) -> Value:
-        return items.long()
+        return items
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
-        return encoded
+        return tensor(encoded).long()
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002
         return log_prob
@@ -114,12 +114,11 @@ class ScaledView(View):
         self._source = source
 
     def encode(self, items: Tensor) -> Value:
-        return items if isinstance(self._source, Coins) else self._scale(items)
+        return items
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:
-        if isinstance(self._source, Coins):
-            return self._scale(self._source.draw(tensor(encoded), noise))
-        return encoded
+        levels = self._source.draw(tensor(encoded), noise)
+        return levels.float() * (2 / (self._source.count - 1)) - 1
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002
         return log_prob
@@ -127,9 +126,6 @@ class ScaledView(View):
     def decode(self, x: Value) -> Tensor:
         top = self._source.count - 1
         return self._source.restore(((tensor(x) + 1) * (top / 2)).round().clamp(0, top))
-
-    def _scale(self, levels: Tensor) -> Tensor:
-        return levels.float() * (2 / (self._source.count - 1)) - 1
 
 
 class UnitView(View):
