@@ -68,3 +68,16 @@ def test_what_reads_a_condition() -> None:
     torch.testing.assert_close(scaled.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(scaled.std(0, correction=0), torch.ones(2))
     torch.testing.assert_close(labels(None, 2, torch.float64), torch.eye(4).double()[[3, 3]])
+
+
+def test_the_first_batch_scales_conditions() -> None:
+    config = flow_nsf.Config(layers=1, hidden=(4,), bins=3)
+    model = config.build(Leaf((2,), Real()), Leaf((2,), Real()))
+    (stage,) = config.stages(model)
+    assert stage.objective is not None
+    update = stage.objective.phases[0].update
+    assert update is not None
+    c = torch.randn(50, 2, generator=generator("numbers")) * 30 + 7
+    update({"x": torch.randn(50, 2), "cond": c}, TrainNoise(generator("step"), 50, 0, 50), Clock(0, 1))
+    assert isinstance(model.condition, Numbers)
+    torch.testing.assert_close(model.condition.mean, c.mean(0))
