@@ -1,5 +1,7 @@
 """MADE: one masked network gives every conditional of a chain. Germain et al. 2015, arXiv:1502.03509.
 
+Real values are mixtures of normals, as in "MADE MoG" of Papamakarios et al. 2017, arXiv:1705.07057.
+
 B batch, S event shape, D values of an item, H hidden units, P numbers for each value's distribution.
 """
 
@@ -21,7 +23,7 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.labels import hide_labels, labels_or_null
-from genloom.nn.likelihoods import Output, output_for, to_input
+from genloom.nn.likelihoods import NormalMixture, Output, output_for, to_input
 from genloom.nn.masked import Made, Prefix, blind_weights
 
 
@@ -29,6 +31,9 @@ class Config(card.Config):
     """Settings of MADE."""
 
     hidden: card.Widths = Field((512, 512), description="width of each hidden layer")
+    components: int = Field(
+        10, ge=1, le=100, description="normals that each conditional of real values is a mixture of"
+    )
     orders: int = Field(1, ge=1, le=64, description="1 is the natural order; more are random and averaged")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(1e-3, gt=0, description="peak rate of Adam, cosine to zero")
@@ -38,11 +43,14 @@ class Config(card.Config):
     def preset(cls, event: Event) -> Self:
         """Widen with the number of values: the paper's best for 784 pixels has 8,000 units."""
         dim = flat_leaf(event).dim
-        return cls() if dim <= 128 else cls(hidden=(2000, 2000)) if dim <= 1024 else cls(hidden=(1000,))
+        if dim <= 128:
+            return cls()
+        return cls(hidden=(2000, 2000), components=1) if dim <= 1024 else cls(hidden=(1000,), components=1)
 
     def build(self, event: Event, cond: Event | None) -> "Model":
         leaf = flat_leaf(event)
-        return Model(leaf, output_for(leaf), card.class_count(cond), self.hidden, self.orders)
+        output = NormalMixture(self.components) if isinstance(leaf.kind, Real) else output_for(leaf)
+        return Model(leaf, output, card.class_count(cond), self.hidden, self.orders)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Model)
@@ -167,9 +175,15 @@ CARD = Card(
         Reference(
             "Germain et al.", 2015, "MADE: Masked autoencoder for distribution estimation", "arXiv:1502.03509"
         ),
+        Reference(
+            "Papamakarios et al.",
+            2017,
+            "Masked autoregressive flow for density estimation",
+            "arXiv:1705.07057",
+        ),
         Reference("Larochelle & Murray", 2011, "The neural autoregressive distribution estimator", "AISTATS"),
     ),
-    good_at=("Tables of zeros and ones and small images, scored in one pass.",),
-    bad_at=("Does not know that pixels have neighbours.", "Real values: each conditional is one normal."),
+    good_at=("Tables of zeros and ones or of numbers, and small images, scored in one pass.",),
+    bad_at=("Does not know that pixels have neighbours.", "Draws value by value."),
     autocast=True,
 )

@@ -122,14 +122,18 @@ class DiscretisedLogistic(Output):
         return self._level(mean + log_scale.exp() * torch.logit(u))
 
 
+def normal_log_density(x: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Return log N(x; mean, std^2) of every scalar, in nats."""
+    return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+
+
 class Normal(Output):
     """A normal density, from mean and log standard deviation."""
 
     parameters_per_scalar = 2
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        mean, log_std = parameters[..., 0], parameters[..., 1].clamp(-7, 5)
-        return -0.5 * ((x - mean) * torch.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+        return normal_log_density(x, parameters[..., 0], parameters[..., 1].clamp(-7, 5))
 
     def typical(self, parameters: Tensor) -> Tensor:
         return parameters[..., 0]
@@ -153,6 +157,40 @@ class UnitNormal(Output):
     def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
         mean = parameters[..., 0]
         return mean + noise.normal(*mean.shape[1:]).to(mean)
+
+
+class NormalMixture(Output):
+    """A mixture of K normals, from their logits, means and log standard deviations.
+
+    The means start spread over [-2, 2], where data of unit variance lie: equal normals would stay equal.
+    """
+
+    start: Tensor
+
+    def __init__(self, components: int) -> None:
+        super().__init__()
+        self.components, self.parameters_per_scalar = components, 3 * components
+        start = torch.linspace(-2, 2, components) if components > 1 else torch.zeros(1)
+        self.register_buffer("start", start, persistent=False)
+
+    def _parts(self, parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, means and log standard deviations, (B, *S, K) each."""
+        logits, shift, log_std = parameters.unflatten(-1, (3, self.components)).unbind(-2)
+        return logits, self.start + shift, log_std.clamp(-7, 5)
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        logits, mean, log_std = self._parts(parameters)
+        return (logits.log_softmax(-1) + normal_log_density(x[..., None], mean, log_std)).logsumexp(-1)
+
+    def typical(self, parameters: Tensor) -> Tensor:
+        logits, mean, _ = self._parts(parameters)
+        return (logits.softmax(-1) * mean).sum(-1)
+
+    def draw(self, parameters: Tensor, noise: Noise) -> Tensor:
+        logits, *shape = self._parts(parameters)
+        chosen = noise.categorical(logits)[..., None]
+        mean, log_std = (part.gather(-1, chosen)[..., 0] for part in shape)
+        return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
 
 
 SOFTMAX_LEVELS = 32

@@ -21,6 +21,7 @@ from genloom.modalities.toys import log_density
 from genloom.recipes.evaluating import score
 from genloom.recipes.fitting import FitConfig, fit
 from genloom.recipes.runs import Run, versions, view_for
+from genloom.tasks import sampling
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 
@@ -40,6 +41,8 @@ SIDE = 110
 DRAWN = 20_000
 """Points of a histogram, of the true shape and of families without an exact density."""
 
+DRAWN_TOGETHER = 2_000
+"""Points of a pass: many, as a network of two values spends its time on calls."""
 
 MARKS = {Bound.EXACT: "", Bound.LOWER: "at most ", Bound.UPPER: "at least "}
 
@@ -156,7 +159,8 @@ def _cell(run: Run, dataset: Dataset) -> Cell:
 
 
 def _drawn(run: Run, model: nn.Module, low: Tensor, high: Tensor) -> np.ndarray:
-    return _histogram(run.sample(model, DRAWN, seed=0, cond=None), low, high)
+    drawn = sampling.sample(model, DRAWN, micro_batch=DRAWN_TOGETHER)
+    return _histogram(run.view.decode(drawn), low, high)
 
 
 def _histogram(points: Tensor, low: Tensor, high: Tensor) -> np.ndarray:
