@@ -11,7 +11,6 @@ repetitions, so that all meet the same load on the machine. Ratios are taken wit
 compiled for genloom and zuko, by hand: a whole layer of genloom, a pass through one of zuko.
 """
 
-import argparse
 import math
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from nflows.transforms.autoregressive import MaskedPiecewiseRationalQuadraticAut
 from nflows.transforms.coupling import PiecewiseRationalQuadraticCouplingTransform
 from normflows.flows.neural_spline.autoregressive import MaskedPiecewiseRationalQuadraticAutoregressive
 from normflows.flows.neural_spline.coupling import PiecewiseRationalQuadraticCoupling
-from racing import attempt, compare, fastest
+from racing import attempt, compare, fastest, parser
 from torch import Tensor, nn
 
 from genloom.core.events import Leaf, Real
@@ -189,14 +188,9 @@ def ways(how: list[bool], name: str, task: str) -> list[tuple[str, bool, bool]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="eager only, few repetitions")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9, help="alternating repetitions")
-    parser.add_argument("--forms", nargs="+", default=["autoregressive", "coupling"])
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--forms", nargs="+", default=["autoregressive", "coupling"])
+    options = arguments.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

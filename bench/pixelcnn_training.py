@@ -11,13 +11,12 @@ the plain one also in the channels-last layout; the fastest variant of each then
 alternating repetitions, each of 5 steps. Ratios are taken within a round.
 """
 
-import argparse
 import itertools
 import warnings
 from collections.abc import Callable
 
 import torch
-from racing import attempt, compare, fastest
+from racing import attempt, compare, fastest, parser
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -109,13 +108,7 @@ def training(model: nn.Module, x: Tensor, compiled: bool, bf16: bool) -> Callabl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="eager only, few repetitions")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9, help="alternating repetitions")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -1,9 +1,19 @@
 """What benchmarks share: variants of a contender, the fastest of them, and rounds in turn."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser of what every race can be told."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument("--quick", action="store_true", help="eager only, few repetitions")
+    found.add_argument("--threads", type=int, default=2)
+    found.add_argument("--rounds", type=int, default=9, help="alternating repetitions")
+    return found
 
 
 @dataclass(frozen=True)

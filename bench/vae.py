@@ -11,7 +11,6 @@ the weights; Pythae's collates rows with a DataLoader. Every contender is tried 
 repetitions, each of 40 steps. Ratios are taken within a round.
 """
 
-import argparse
 import itertools
 import logging
 import tempfile
@@ -26,7 +25,7 @@ from pythae.models import IWAE, VAE, IWAEConfig, VAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
-from racing import attempt, compare, fastest
+from racing import attempt, compare, fastest, parser
 from torch import Tensor, nn
 
 from genloom.core.events import Binary, Leaf
@@ -197,13 +196,7 @@ def race(form: str, task: str, rows: Tensor, quick: bool, rounds: int, trials: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--quick", action="store_true", help="eager only, few repetitions")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=9, help="alternating repetitions")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     warnings.filterwarnings("ignore")
     logging.disable(logging.INFO)
     torch.set_num_threads(options.threads)
