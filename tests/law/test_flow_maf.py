@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from genloom.core.errors import DataError
-from genloom.core.events import Binary, Leaf
-from genloom.core.randomness import SampleNoise
+from genloom.core.events import Binary, Leaf, Real
+from genloom.core.randomness import SampleNoise, generator
 from genloom.families.flow_maf import Config
 from genloom.nn.flows import LARGEST_LOG_SCALE, MaskedAffine, limited
 
@@ -39,3 +39,14 @@ def test_scales_are_limited_smoothly() -> None:
 def test_only_real_numbers() -> None:
     with pytest.raises(DataError, match=r"flow\.maf needs real numbers"):
         Config().build(Leaf((3,), Binary()), None)
+
+
+def test_outliers_do_not_run_away() -> None:
+    """A value 100 deviations out costs thousands of nats, and not as many more as five layers could make it."""
+    torch.manual_seed(0)
+    model = Config(layers=5, hidden=(32, 32)).build(Leaf((4,), Real()), None).double()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(200, 4, generator=generator("rows"), dtype=torch.float64)
+    x[:, 0] = 100.0
+    assert float(-model.log_density(x).min().detach()) < 3e4

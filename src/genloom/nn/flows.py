@@ -40,6 +40,19 @@ def limited(log_scale: Tensor) -> Tensor:
     return log_scale / (1 + log_scale.abs() / LARGEST_LOG_SCALE)
 
 
+REACH = 4.0
+"""Standard deviations within which networks of affine flows see values as they are."""
+
+
+def tamed(x: Tensor) -> Tensor:
+    """Return what a network sees of values: beyond ``REACH`` they grow as a logarithm only.
+
+    Scales are exponentials of what the network gives, and would carry an outlier off to infinity.
+    """
+    beyond = (x.abs() - REACH).clamp_min(0)
+    return x - x.sign() * (beyond - beyond.log1p())
+
+
 class Base(ABC):
     """What a flow turns items into: independent values of a known law."""
 
@@ -199,7 +212,8 @@ Call = Callable[[FlowLayer, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 class MaskedAffine(FlowLayer):
     """Each value is shifted and scaled by functions of those before it.
 
-    Source: Papamakarios et al. 2017, arXiv:1705.07057, equations 3 to 5.
+    Source: Papamakarios et al. 2017, arXiv:1705.07057, equations 3 to 5. Deviation: the network sees outliers
+        tamed.
     """
 
     def __init__(self, dim: int, condition: Condition | None, hidden: Sequence[int]) -> None:
@@ -209,7 +223,7 @@ class MaskedAffine(FlowLayer):
 
     def forward(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the standardised values (D, B) and the log-determinant (B,)."""
-        raw = self.made(x, context_columns(self.context, context)).to(x.dtype)
+        raw = self.made(tamed(x), context_columns(self.context, context)).to(x.dtype)
         shift, log_scale = raw[0], limited(raw[1])
         return (x - shift) * (-log_scale).exp(), -log_scale.sum(0)
 
@@ -220,7 +234,7 @@ class MaskedAffine(FlowLayer):
         for d in range(len(z)):
             shift, log_scale = prefix.outputs().to(z.dtype)
             x[d] = shift + limited(log_scale).exp() * z[d]
-            prefix.read(x[d])
+            prefix.read(tamed(x[d]))
         return x
 
 
