@@ -42,7 +42,7 @@ def test_only_real_numbers() -> None:
 
 
 def test_outliers_do_not_run_away() -> None:
-    """A value 100 deviations out costs thousands of nats, and not as many more as five layers could make it."""
+    """A value 100 deviations out costs thousands of nats, not as many more as five layers could make it."""
     torch.manual_seed(0)
     model = Config(layers=5, hidden=(32, 32)).build(Leaf((4,), Real()), None).double()
     for parameter in model.parameters():

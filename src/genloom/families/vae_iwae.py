@@ -75,16 +75,16 @@ def bound_loss(model: VAE, x: Tensor, label: Tensor | None, noises: Tensor, esti
         noises: standard normals (B, K, Z).
     """
     batch, k = noises.shape[:2]
-    mean, log_std = (part.repeat_interleave(k, 0) for part in model.posterior(model.inputs(x, label)))
-    z = mean + log_std.exp() * noises.flatten(0, 1).to(mean)
+    mean, log_std = (part.repeat(k, 1) for part in model.posterior(model.inputs(x, label)))
+    z = mean + log_std.exp() * noises.transpose(0, 1).flatten(0, 1).to(mean)
     if estimator == "dreg":
         mean, log_std = mean.detach(), log_std.detach()
-    rows, labels = x.repeat_interleave(k, 0), None if label is None else label.repeat_interleave(k, 0)
-    log_weights = model.log_joint(rows, z, labels) - normal_log_prob(z, mean, log_std)
-    bound = importance_weighted_bound(log_weights.view(batch, k).t()).mean()
+    labels = None if label is None else label.repeat(k)
+    log_weights = model.log_joint(x, z, labels) - normal_log_prob(z, mean, log_std)
+    bound = importance_weighted_bound(log_weights.view(k, batch)).mean()
     if estimator == "iwae":
         return Loss({"bound": -bound})
-    weights = log_weights.detach().view(batch, k).softmax(1).flatten()
+    weights = log_weights.detach().view(k, batch).softmax(0).flatten()
     if z.requires_grad:
         z.register_hook(lambda gradient: gradient * weights[:, None])
     surrogate = -(weights * log_weights).sum() / batch

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from genloom.core.errors import Unsupported
 from genloom.core.events import Binary, Bounded, Categorical, Event, Leaf, Real, describe
 from genloom.core.randomness import Noise
+from genloom.math.bernoulli import bernoulli_log_prob
 from genloom.math.logistic import discretised_logistic
 
 
@@ -23,8 +24,15 @@ class Output(nn.Module, ABC):
     parameters_per_scalar: int
 
     def forward(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Return log p(x) of items (B, *S), (B,) nats."""
-        return self.log_prob(parameters, x).flatten(1).sum(1)
+        """Return log p(x) of items (B, *S) by each of K draws of their parameters, (K B,) nats.
+
+        Args:
+            parameters: (K B, *S, P), all items of one draw, then all of the next.
+        """
+        draws = len(parameters) // max(len(x), 1)
+        rows = x if draws == 1 else x.repeat(draws, *[1] * (x.dim() - 1))
+        whole = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
+        return self.log_prob(whole, rows).flatten(1).sum(1)
 
     @abstractmethod
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
@@ -43,6 +51,9 @@ class Bernoulli(Output):
     """0 or 1, from one logit."""
 
     parameters_per_scalar = 1
+
+    def forward(self, parameters: Tensor, x: Tensor) -> Tensor:
+        return bernoulli_log_prob(parameters.flatten(1), x.flatten(1))
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         logits = parameters[..., 0]

@@ -96,7 +96,11 @@ class VAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
 
     def likelihood_parameters(self, z: Tensor, cond: Value | None) -> Tensor:
         """Return the parameters (B, *S, P) of p(x|z)."""
-        flat = self.decoder(self._with_label(z, cond)).to(z.dtype)
+        return self._decoded(z, cond).to(z.dtype)
+
+    def _decoded(self, z: Tensor, cond: Value | None) -> Tensor:
+        """Return the same in the precision that the decoder works in."""
+        flat: Tensor = self.decoder(self._with_label(z, cond))
         return flat.view(z.shape[0], *self.shape, self.output.parameters_per_scalar)
 
     def draw_code(self, noise: Noise, cond: Value | None = None) -> Tensor:
@@ -106,7 +110,9 @@ class VAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
         return self.prior.log_prob(z, cond)
 
     def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
-        return self.output(self.likelihood_parameters(z, cond), items(x, self.shape))
+        """Return log p(x | z, cond) of items (B, *S) for codes (K B, Z), K for each item: (K B,) nats."""
+        nats: Tensor = self.output(self._decoded(z, cond), items(x, self.shape))
+        return nats.to(z.dtype)
 
     def log_joint(self, x: Tensor, z: Tensor, cond: Value | None) -> Tensor:
         """Return log p(x, z | cond), (B,) nats."""
