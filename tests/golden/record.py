@@ -14,7 +14,7 @@ from genloom.core.capabilities import Sampler
 from genloom.recipes.runs import view_for
 
 RECORDS = Path(__file__).with_name("records.json")
-SETS = ("digits", "torus")
+SETS = ("digits", "torus", "sums")
 """Each family is recorded on the first that has a view it takes."""
 STEPS = 20
 ITEMS = 64

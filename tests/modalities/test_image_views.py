@@ -235,7 +235,7 @@ def test_a_modality_is_rebuilt_from_json(binarise: str) -> None:
 
 def test_units_and_features_are_pixels_in_their_own_scale() -> None:
     images = Images((3, 4, 5))
-    assert (images.units, images.units_per_item) == ("pixels", 60)
+    assert (images.units, images.count_units(torch.zeros(1)).tolist()) == ("pixels", [60])
     items = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
     features = images.features(items)
     assert features.dtype == torch.float32

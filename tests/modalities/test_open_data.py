@@ -101,7 +101,11 @@ def test_tables_by_name(name: str, description: str, notes: int) -> None:
     assert table.description == description
     assert len(table.notes) == notes
     assert isinstance(table.modality, Vectors)
-    assert table.train.items.shape[1] == table.modality.units_per_item == len(table.modality.columns)
+    assert (
+        table.train.items.shape[1]
+        == int(table.modality.count_units(table.test.items)[0])
+        == len(table.modality.columns)
+    )
     torch.testing.assert_close(table.modality.mean, table.train.items.mean(0))
     assert (table.train.labels is None) == (table.classes == ())
 
@@ -121,7 +125,7 @@ def test_paths(tmp_path: Path, image_folder: Callable[..., Path]) -> None:
     path.write_text("x,y,kind\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(30)))
     table = open_data(str(path), DataOptions(label="kind"))
     assert (table.name, table.classes) == ("points", ("0", "1"))
-    assert open_data(str(path)).modality.units_per_item == 3
+    assert open_data(str(path)).modality.count_units(torch.zeros(1, 3)).tolist() == [3]
 
 
 def test_given_splits_are_described(image_folder: Callable[..., Path]) -> None:

@@ -63,7 +63,7 @@ def test_a_modality_is_rebuilt_from_json(rows: torch.Tensor) -> None:
 
 def test_units_and_features(rows: torch.Tensor) -> None:
     vectors = Vectors.fit(rows, ("a", "b", "c"))
-    assert (vectors.units, vectors.units_per_item) == ("values", 3)
+    assert (vectors.units, vectors.count_units(torch.zeros(2, 3)).tolist()) == ("values", [3, 3])
     assert torch.equal(vectors.features(rows), rows)
 
 

@@ -30,7 +30,7 @@ def test_views_give_some_columns_and_model_the_others() -> None:
     given = view.conditions(items)
     assert given.shape == (len(items), 2)
     assert view.encode(items).shape == (len(items), 9)
-    assert data.modality.units_per_item == 9
+    assert data.modality.count_units(data.test.items[:2]).tolist() == [9, 9]
     whole = view.join(view.decode(view.encode(items).double()), given)
     torch.testing.assert_close(whole, items, rtol=1e-6, atol=1e-6)
     assert data.fingerprint != open_data("diabetes").fingerprint

@@ -42,6 +42,7 @@ BUILT_IN: Mapping[str, str] = {
     "flow.realnvp": "genloom.families.flow_realnvp",
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
     "energy.rbm": "genloom.families.energy_rbm",
+    "seq.ngram": "genloom.families.seq_ngram",
 }
 
 SHOWN = frozenset(
@@ -56,6 +57,7 @@ SHOWN = frozenset(
         "flow.realnvp",
         "diffusion.ddpm",
         "energy.rbm",
+        "seq.ngram",
     )
 )
 """One or two of each kind: what a comparison shows unless told otherwise, so that it takes minutes."""

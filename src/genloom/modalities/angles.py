@@ -59,10 +59,12 @@ class Angles(Modality):
 
     def __init__(self, columns: Sequence[str], unit: Unit) -> None:
         self.columns, self.unit = tuple(columns), unit
-        self.units_per_item = len(self.columns)
 
     def views(self) -> tuple[View, ...]:
         return (AngleView(len(self.columns), self.unit),)
+
+    def count_units(self, items: Tensor) -> Tensor:
+        return torch.full((len(items),), len(self.columns))
 
     def check(self, items: Tensor) -> None:
         check_shape(items, (len(self.columns),))

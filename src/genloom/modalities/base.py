@@ -14,6 +14,9 @@ from genloom.core.events import Event, Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise, generator
 
+Form = Literal["lines", "blocks"]
+"""Texts are lines, or consecutive blocks of one long text."""
+
 
 class View(ABC):
     """One way to offer items to a model. B batch, D values of an item.
@@ -61,16 +64,19 @@ class View(ABC):
 class Modality(ABC):
     """Everything that is particular to one sort of data.
 
-    ``units`` names what rates are counted in and ``units_per_item`` how many an item has.
+    ``units`` names what rates are counted in.
     """
 
     name: str
     units: str
-    units_per_item: int
 
     @abstractmethod
     def views(self) -> tuple[View, ...]:
         """Return the views, the most faithful first."""
+
+    @abstractmethod
+    def count_units(self, items: Tensor) -> Tensor:
+        """Return how many units each item has, (B,)."""
 
     @abstractmethod
     def check(self, items: Tensor) -> None:
@@ -154,6 +160,7 @@ class Reading:
         columns: the names of the D columns of a table.
         label: the column that the labels came from.
         angles: the unit of a table whose columns are all angles.
+        text: the form of texts; their items are int32 code points (n, characters).
     """
 
     parts: Mapping[str, Split]
@@ -163,4 +170,5 @@ class Reading:
     columns: tuple[str, ...] = ()
     label: str | None = None
     angles: Literal["degrees", "radians"] | None = None
+    text: Form | None = None
     notes: tuple[str, ...] = ()

@@ -49,10 +49,12 @@ class Binaries(Modality):
 
     def __init__(self, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
-        self.units_per_item = len(self.columns)
 
     def views(self) -> tuple[View, ...]:
         return (BitView(len(self.columns)),)
+
+    def count_units(self, items: Tensor) -> Tensor:
+        return torch.full((len(items),), len(self.columns))
 
     def check(self, items: Tensor) -> None:
         check_shape(items, (len(self.columns),))

@@ -3,22 +3,25 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genloom.core.errors import DataError, nearest
 from genloom.modalities import splits
 from genloom.modalities.angles import Angles, Unit, in_one_turn
-from genloom.modalities.base import Dataset, Modality, Reading, Split
+from genloom.modalities.base import Dataset, Form, Modality, Reading, Split
 from genloom.modalities.binaries import Binaries
+from genloom.modalities.corpora import TEXTS, draw_sums, is_prose, read_corpus, read_official
 from genloom.modalities.homes import REMOTES, TABLES, locate
 from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
 from genloom.modalities.pictures import fit
 from genloom.modalities.readers import read_path
 from genloom.modalities.tables import read_text
+from genloom.modalities.texts import Texts
 from genloom.modalities.toys import TOYS, draw_toy
 from genloom.modalities.vectors import Vectors
 
@@ -40,6 +43,10 @@ class DataOptions(BaseModel):
         None, description="columns of a table, separated by commas, that are given and not modelled"
     )
     angles: Unit | None = Field(None, description="unit of a table whose columns are all angles")
+    text: Literal["auto"] | Form = Field(
+        "auto", description="items of a text file: its lines, or consecutive blocks of the whole"
+    )
+    block: int = Field(256, ge=2, le=65_536, description="characters of a block of a long text")
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -90,7 +97,7 @@ BUNDLED: Mapping[str, Callable[[], Reading]] = {
 
 def names() -> list[str]:
     """Return the names that ``open_data`` knows."""
-    return [*BUNDLED, *REMOTES, *TOYS]
+    return [*BUNDLED, *REMOTES, *TOYS, "sums"]
 
 
 def open_data(source: str, options: DataOptions | None = None) -> Dataset:
@@ -120,6 +127,7 @@ def from_json(description: Mapping[str, Any]) -> Modality:
         "vectors": Vectors,
         "binaries": Binaries,
         "angles": Angles,
+        "texts": Texts,
     }
     kind = str(description.get("modality"))
     if kind not in known:
@@ -130,12 +138,16 @@ def from_json(description: Mapping[str, Any]) -> Modality:
 def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
     if source in TOYS:
         return source, draw_toy(source, options.points, options.seed)
+    if source == "sums":
+        return source, draw_sums(options.points, options.seed)
     if source in BUNDLED:
         return source, BUNDLED[source]()
     if source in TABLES:
         layout, folder = TABLES[source], locate(source)
         files = [folder / file.name for file in REMOTES[source]]
         return source, read_text(files, options.label or layout.label, layout.columns)
+    if source in TEXTS:
+        return source, read_official(locate(source), TEXTS[source], options.block)
     if source in REMOTES:
         return source, read_path(locate(source), options.size, options.label)
     path = Path(located(source))
@@ -144,11 +156,16 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
             f"no data set is called {source!r} and no file or folder is there{nearest(source, names())}  "
             f"(names: {', '.join(names())})"
         )
+    if path.suffix.lower() == ".txt" and (options.text != "auto" or is_prose(path)):
+        shares = options.valid_fraction, options.test_fraction
+        return path.stem, read_corpus(path, options.text, options.block, *shares)
     return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
 
 
 def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     """Split what was read, fit the modality on the training split and fix what is random in the others."""
+    if reading.text is not None:
+        return _build_texts(name, reading, reading.text, options)
     shapes = {tuple(part.items.shape[1:]) for part in reading.parts.values()}
     if len(shapes) > 1:
         raise DataError(
@@ -189,8 +206,34 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     )
 
 
+def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) -> Dataset:
+    """Split texts and collect the alphabet of the training split."""
+    _refuse_unused(name, reading, options)
+    longest = max(part.items.shape[1] for part in reading.parts.values())
+    parts = {n: Split(pad(p.items, (0, longest - p.items.shape[1]))) for n, p in reading.parts.items()}
+    shares = options.test_fraction, options.valid_fraction
+    found, notes = splits.divide(parts, *shares, options.seed, distinct="all" in parts)
+    train = _limited(found["train"], options)
+    kind = f"blocks of {longest} characters" if form == "blocks" else f"lines of up to {longest} characters"
+    return Dataset(
+        name=name,
+        modality=Texts.fit(train.items, longest, form),
+        train=train,
+        valid=found["valid"],
+        test=found["test"],
+        classes=(),
+        fingerprint=splits.fingerprint((train, found["valid"], found["test"]), form),
+        notes=(*reading.notes, *notes),
+        description=f"{_counts(parts)} {kind} from {reading.origin}",
+    )
+
+
 def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
     """Refuse options that would have no effect."""
+    if reading.text is not None and (options.binarise != "none" or options.size is not None):
+        raise DataError(f"{name} is a text: leave --data.binarise and --data.size out")
+    if reading.text is None and options.text != "auto":
+        raise DataError(f"{name} is no text file: leave --data.text out")
     if reading.columns and options.binarise != "none":
         raise DataError(f"{name} is a table, and binarise is for images: leave --data.binarise out")
     if reading.columns and options.size is not None:
@@ -230,9 +273,6 @@ def _modality(
 
 def _description(reading: Reading, parts: Mapping[str, Split], options: DataOptions) -> str:
     """Return a line such as ``150 rows of 4 columns, 3 classes from scikit-learn``."""
-    counts = [
-        f"{len(parts[n]):,}{'' if n in ('all', 'train') else f' {n}'}" for n in sorted(parts, key=_order)
-    ]
     first = next(iter(parts.values())).items
     if reading.columns:
         kind = f"rows of {len(reading.columns)} columns"
@@ -242,7 +282,13 @@ def _description(reading: Reading, parts: Mapping[str, Split], options: DataOpti
         kind = f"{colour} images {width}x{height}, {reading.levels} levels"
     classes = f", {len(reading.classes)} classes" if reading.classes else ""
     binarised = ", dynamically binarised," if options.binarise == "dynamic" else ""
-    return f"{' + '.join(counts)} {kind}{classes}{binarised} from {reading.origin}"
+    return f"{_counts(parts)} {kind}{classes}{binarised} from {reading.origin}"
+
+
+def _counts(parts: Mapping[str, Split]) -> str:
+    """Return the sizes of what was read, such as ``800 + 200 test``."""
+    names = sorted(parts, key=_order)
+    return " + ".join(f"{len(parts[n]):,}{'' if n in ('all', 'train') else f' {n}'}" for n in names)
 
 
 def _order(split: str) -> int:

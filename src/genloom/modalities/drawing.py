@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 SEPARATOR = 128
 SIDE, MARGIN = 360, 34
 MAX_POINTS = 2_000
+COLUMN, ROW, WIDTH = 420, 15, 60
+"""Of a page of texts: a column and a row in pixels, and the characters of a line."""
 GAP, LINE, LABEL, INK = 10, 18, 150, "#1f2937"
 HEAT = ((255, 255, 255), (253, 186, 116), (234, 88, 12), (124, 45, 18), (28, 10, 5))
 
@@ -121,6 +123,37 @@ def scatter(
         'role="img" font-family="sans-serif" font-size="11">'
     )
     return "\n".join([opening, box, *layers, *filter(None, texts), "</svg>\n"]).encode()
+
+
+def page(columns: Sequence[tuple[str, Sequence[str]]]) -> bytes:
+    """Return an SVG of texts, a column for each title, all lines in a fixed width.
+
+    Args:
+        columns: titles with their texts; a text may have several lines.
+    """
+    blocks = [(title, _wrapped(texts)) for title, texts in columns]
+    width, height = COLUMN * len(blocks), ROW * (3 + max(len(lines) for _, lines in blocks))
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" font-family="monospace" font-size="11" xml:space="preserve">'
+    )
+    texts = [
+        _text(COLUMN * i + GAP, ROW * (row + 1), line, "#6b7280" if row == 0 else INK)
+        for i, (title, lines) in enumerate(blocks)
+        for row, line in enumerate([title, "", *lines])
+        if line
+    ]
+    return "\n".join([opening, *texts, "</svg>\n"]).encode()
+
+
+def _wrapped(texts: Sequence[str]) -> list[str]:
+    """Return the lines of texts, long ones cut, with a blank line after a text of several."""
+    found: list[str] = []
+    for text in texts:
+        clean = "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
+        lines = [line[i : i + WIDTH] for line in clean.split("\n") for i in range(0, len(line) or 1, WIDTH)]
+        found += lines if len(lines) == 1 else [*lines, ""]
+    return found
 
 
 def _limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -150,6 +150,24 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
         )
         for name, files in _BINARY_SETS.items()
     },
+    "names": (
+        Remote(
+            "names.txt",
+            "https://raw.githubusercontent.com/karpathy/makemore/"
+            "988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt",
+            228_145,
+            "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
+        ),
+    ),
+    "shakespeare": (
+        Remote(
+            "input.txt",
+            "https://raw.githubusercontent.com/karpathy/char-rnn/"
+            "6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt",
+            1_115_394,
+            "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+        ),
+    ),
     "wine_red": (
         Remote(
             "winequality-red.csv",

@@ -245,7 +245,6 @@ class Images(Modality):
         if shape[0] not in (1, 3):
             raise DataError(f"images need 1 (grey) or 3 (colour) channels, not {shape[0]}")
         self.shape, self.levels, self.binarise, self.alpha = shape, levels, binarise, alpha
-        self.units_per_item = math.prod(shape)
 
     def views(self) -> tuple[View, ...]:
         source: Levels | Coins
@@ -262,6 +261,9 @@ class Images(Modality):
             UnitView(self.shape, source),
             LogitView(self.shape, source, self.alpha),
         )
+
+    def count_units(self, items: Tensor) -> Tensor:
+        return torch.full((len(items),), math.prod(self.shape))
 
     def check(self, items: Tensor) -> None:
         check_shape(items, self.shape)

@@ -85,7 +85,6 @@ class Vectors(Modality):
         self.columns, self.given = tuple(columns), tuple(given)
         self.mean = torch.tensor(mean, dtype=torch.float64)
         self.sd = torch.tensor(sd, dtype=torch.float64)
-        self.units_per_item = len(self.columns) - len(self.given)
 
     @classmethod
     def fit(cls, train: Tensor, columns: Sequence[str], given: Sequence[str] = ()) -> Self:
@@ -129,6 +128,9 @@ class Vectors(Modality):
     def views(self) -> tuple[View, ...]:
         places = [self.columns.index(name) for name in self.given]
         return (StandardisedView(self.mean, self.sd, places),)
+
+    def count_units(self, items: Tensor) -> Tensor:
+        return torch.full((len(items),), len(self.columns) - len(self.given))
 
     def check(self, items: Tensor) -> None:
         check_shape(items, (len(self.columns),))

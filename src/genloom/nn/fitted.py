@@ -9,13 +9,10 @@ from torch import Tensor, nn
 from genloom.core.errors import Unsupported
 
 
-def fitted_buffers(module: nn.Module, *names: str) -> None:
-    """Register empty float buffers that take their sizes from the state they are loaded with.
-
-    Call it once for each module.
-    """
+def fitted_buffers(module: nn.Module, *names: str, dtype: torch.dtype = torch.float32) -> None:
+    """Register empty buffers of a type that take their sizes from the state they are loaded with."""
     for name in names:
-        module.register_buffer(name, torch.empty(0))
+        module.register_buffer(name, torch.empty(0, dtype=dtype))
 
     def resize(owner: nn.Module, state: Mapping[str, Any], prefix: str, *_: object) -> None:
         for name in names:

@@ -527,7 +527,7 @@ def _data_facts(dataset: Dataset) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "sizes": {"train": len(dataset.train), "valid": len(dataset.valid), "test": len(dataset.test)},
         "units": dataset.modality.units,
-        "units_per_item": dataset.modality.units_per_item,
+        "units_per_item": float(dataset.modality.count_units(dataset.test.items).double().mean()),
         "classes": list(dataset.classes),
         "notes": list(dataset.notes),
     }

@@ -228,7 +228,7 @@ def likelihood(model: nn.Module, run: Run, dataset: Dataset, items: int) -> dict
     test = dataset.test.some(items)
     scored = score(model, run, test)
     data, view = f"{dataset.fingerprint}:test[{len(test)}]", dataset.modality.name
-    units = dataset.modality.units_per_item
+    units = dataset.modality.count_units(test.items)
     return {
         "nll": likelihood_figure(scored, data=data, preprocessing=view),
         "bits_per_dim": likelihood_figure(scored, units=units, data=data, preprocessing=view),

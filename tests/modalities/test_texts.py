@@ -1,0 +1,117 @@
+"""Texts: read as lines or blocks, seen as characters, written and read back."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from genloom.core.errors import DataError
+from genloom.core.events import Categorical, Leaf, Length, Padded
+from genloom.core.likelihood import Bound, LogProb
+from genloom.core.randomness import SampleNoise
+from genloom.modalities.base import Dataset
+from genloom.modalities.datasets import DataOptions, from_json, open_data
+from genloom.modalities.texts import CODE_POINTS, Texts, to_items, to_texts
+
+LINES = [f"line {'äöü€😀'[i % 5]}{i}" for i in range(60)]
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Dataset:
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    return open_data(str(path))
+
+
+def test_lines_are_items(lines: Dataset) -> None:
+    assert isinstance(lines.modality, Texts)
+    assert [len(s) for s in (lines.train, lines.valid, lines.test)] == [36, 12, 12]
+    texts = [t for split in (lines.train, lines.valid, lines.test) for t in to_texts(split.items)]
+    assert sorted(texts) == sorted(LINES)
+    assert lines.modality.count_units(to_items(["abc", ""])).tolist() == [4, 1]
+
+
+def test_a_long_text_is_cut_into_blocks_in_its_own_order(tmp_path: Path) -> None:
+    text = "".join(chr(97 + i % 26) for i in range(1005))
+    (tmp_path / "long.txt").write_text(text)
+    data = open_data(str(tmp_path / "long.txt"), DataOptions(block=10, test_fraction=0.1, valid_fraction=0.1))
+    assert [len(s) for s in (data.train, data.valid, data.test)] == [80, 10, 10]
+    assert "".join(to_texts(data.train.items)) == text[:800]
+    assert "".join(to_texts(data.test.items)) == text[904:1004]
+    assert data.notes == ("left out 5 characters at the ends of splits that fill no block",)
+    (view,) = data.modality.views()
+    assert view.event == Leaf((10,), Categorical(27))
+    assert data.modality.count_units(data.test.items).tolist() == [10] * 10
+
+
+def test_characters_are_seen_and_restored(lines: Dataset) -> None:
+    (view,) = lines.modality.views()
+    assert isinstance(lines.modality, Texts)
+    k = len(lines.modality.alphabet) + 1
+    assert view.event == Leaf((Length(lines.test.items.shape[1]),), Categorical(k))
+    seen = view.perturb(view.encode(lines.test.items), SampleNoise(0, torch.arange(12)))
+    assert isinstance(seen, Padded)
+    assert torch.equal(view.decode(seen), lines.test.items)
+    again = from_json(lines.modality.describe())
+    assert again.describe() == lines.modality.describe()
+
+
+def test_an_unknown_character_costs_as_much_as_finding_it_among_all_others(lines: Dataset) -> None:
+    (view,) = lines.modality.views()
+    assert isinstance(lines.modality, Texts)
+    width = lines.test.items.shape[1]
+    items = torch.nn.functional.pad(to_items(["line ?!", "line 1"]), (0, width - 7))
+    seen = view.perturb(view.encode(items), SampleNoise(0, torch.arange(2)))
+    nats = view.to_data(LogProb(torch.zeros(2), Bound.EXACT), seen).value
+    each = math.log(CODE_POINTS - len(lines.modality.alphabet))
+    torch.testing.assert_close(nats, torch.tensor([-2 * each, 0], dtype=torch.float64))
+    assert to_texts(view.decode(seen)) == ["line \ufffd\ufffd", "line 1"]
+
+
+def test_texts_are_written_and_read_back(lines: Dataset, tmp_path: Path) -> None:
+    (path,) = lines.modality.write(lines.test.items, None, tmp_path / "out")
+    assert path.read_text(encoding="utf-8").splitlines() == to_texts(lines.test.items)
+    media, picture = lines.modality.draw(lines.test.items, reference=lines.train.items)
+    assert media == "image/svg+xml"
+    assert to_texts(lines.test.items)[0] in picture.decode()
+
+
+def test_features_count_runs_of_characters() -> None:
+    modality = Texts("ab", 4, "lines")
+    same, other, longer = modality.features(to_items(["abab", "baba", "ab"]))
+    assert float(same.sum()) == 4 + 3 + 2
+    assert float(longer.sum()) == 2 + 1
+    assert not torch.equal(same, other)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (b"", DataOptions(), "is empty"),
+        (b"\n \n", DataOptions(), "is empty"),
+        (b"caf\xe9 au lait\n" * 30, DataOptions(), "no UTF-8 at byte 3: save it as UTF-8"),
+        (b"a short text", DataOptions(), "too few for a .* split of blocks of 256"),
+        (b"a\0b\n" * 30, DataOptions(text="lines"), "the character 0"),
+        (b"word\n" * 30, DataOptions(size=8), "leave --data.binarise and --data.size out"),
+    ],
+)
+def test_what_is_no_text(content: bytes, options: DataOptions, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.txt").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        open_data(str(tmp_path / "bad.txt"), options)
+
+
+def test_numbers_in_a_text_file_are_still_a_table(tmp_path: Path) -> None:
+    (tmp_path / "rows.txt").write_text("\n".join(f"{i} {i * i}" for i in range(30)))
+    assert open_data(str(tmp_path / "rows.txt")).modality.name == "vectors"
+    with pytest.raises(DataError, match=r"leave --data\.text out"):
+        open_data("digits", DataOptions(text="lines"))
+
+
+def test_sums_are_right_and_the_same_each_time() -> None:
+    data = open_data("sums", DataOptions(points=200))
+    for text in to_texts(data.train.items):
+        left, total = text.split("=")
+        assert sum(map(int, left.split("+"))) == int(total)
+    assert data.fingerprint == open_data("sums", DataOptions(points=200)).fingerprint
