@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from genloom.core.events import Binary, Leaf
-from genloom.core.randomness import generator
+from genloom.core.objective import Clock
+from genloom.core.randomness import TrainNoise, generator
 from genloom.families.vae_iwae import Config, Estimator, bound_loss
 from genloom.nn.gaussian_vae import normal_log_prob
 from genloom.nn.vae import VAE, importance_weighted_bound
@@ -68,3 +69,22 @@ def test_both_estimators_agree_on_average_about_the_encoder_and_one_varies_less(
     assert float(away.abs().max()) < 5
     assert float(dreg.var(0).sum()) < 0.7 * float(iwae.var(0).sum())
     assert float(dreg.mean(0).norm()) > 10 * float(error.norm()), "the gradient stands out of its noise"
+
+
+def test_a_warm_start_trains_with_one_sample_first() -> None:
+    """The stages share the budget; the first one's loss is that of a plain VAE, the second's a tighter one."""
+    model = make()
+    stages = CONFIG.model_copy(update={"warm": 0.4, "samples": 50}).stages(model)
+    assert [(s.name, s.budget_share) for s in stages] == [("warm", 0.4), ("vae", 0.6)]
+    batch = {"x": ITEMS.repeat(2000, 1)}
+    losses = []
+    for stage in stages:
+        assert stage.objective is not None
+        loss = stage.objective.phases[0].loss
+        assert loss is not None
+        noise = TrainNoise(generator("warm"), 6000, 0, 6000)
+        losses.append(float(loss(batch, noise, Clock(0, 1)).total.detach()))
+    plain = bound_loss(model, batch["x"], None, normals(6000, 1, 2), "iwae").total
+    assert losses[0] == pytest.approx(float(plain.detach()), abs=0.02)
+    assert losses[1] < losses[0] - 0.005
+    assert [s.name for s in CONFIG.stages(model)] == ["vae"]

@@ -32,6 +32,7 @@ class Config(card.Config):
     likelihood: OutputName = "auto"
     samples: int = Field(10, ge=1, description="K of the bound that is trained; cost grows with it")
     estimator: Estimator = Field("dreg", description="of the encoder's gradient: dreg has less variance")
+    warm: float = Field(0, ge=0, lt=1, description="share of the budget that trains with one sample first")
     importance_samples: int = Field(64, ge=1, description="K of the bound that log_prob returns")
     emit: Emit = Field("typical", description="samples show the mean of p(x|z), or draw it")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
@@ -49,18 +50,23 @@ class Config(card.Config):
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, VAE)
+        warm = [self._stage("warm", model, 1, self.warm)] if self.warm else []
+        return [*warm, self._stage("vae", model, self.samples, 1 - self.warm)]
+
+    def _stage(self, name: str, model: VAE, samples: int, share: float) -> Stage:
+        """Return the training of the bound of so many samples, in a share of the budget."""
 
         def negative_bound(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
             x, label = tensor(batch["x"]), batch.get("cond")
             if label is not None:
                 label = hide_labels(tensor(label), model.classes, self.label_dropout, noise)
-            noises = noise.normal(self.samples, model.latent_dim)
+            noises = noise.normal(samples, model.latent_dim)
             return bound_loss(model, x, label, noises, self.estimator)
 
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.01, clip=200.0)
         phase = Phase("bound", ("vae",), negative_bound)
         objective = Objective({"vae": Group(model, optimiser)}, [phase], Average())
-        return [Stage("vae", objective, self.batch_size)]
+        return Stage(name, objective, self.batch_size, share)
 
 
 def bound_loss(model: VAE, x: Tensor, label: Tensor | None, noises: Tensor, estimator: Estimator) -> Loss:

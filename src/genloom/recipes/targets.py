@@ -129,7 +129,7 @@ RECIPES: Mapping[str, Recipe] = {
         scoring={"importance_samples": 5000},
     ),
     "mnist-iwae": Recipe(
-        _mnist("vae.iwae", "60m", samples=50, hidden=200, latent_dim=50),
+        _mnist("vae.iwae", "85m", samples=50, warm=0.4, hidden=200, latent_dim=50, batch_size=64),
         AtMost(85.6),
         "IWAE with k = 50 and one stochastic layer 84.78 (Burda et al. 2016, arXiv:1509.00519)",
         f"{BINARISED}, bound with 5,000 importance samples",
