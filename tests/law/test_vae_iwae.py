@@ -72,7 +72,7 @@ def test_both_estimators_agree_on_average_about_the_encoder_and_one_varies_less(
 
 
 def test_a_warm_start_trains_with_one_sample_first() -> None:
-    """The stages share the budget; the first one's loss is that of a plain VAE, the second's a tighter one."""
+    """The stages share the budget; the first one's loss is a plain VAE's, the second's is tighter."""
     model = make()
     stages = CONFIG.model_copy(update={"warm": 0.4, "samples": 50}).stages(model)
     assert [(s.name, s.budget_share) for s in stages] == [("warm", 0.4), ("vae", 0.6)]

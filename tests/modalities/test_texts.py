@@ -45,6 +45,21 @@ def test_a_long_text_is_cut_into_blocks_in_its_own_order(tmp_path: Path) -> None
     assert data.modality.count_units(data.test.items).tolist() == [10] * 10
 
 
+def test_training_blocks_are_cut_at_random_places_of_the_text(tmp_path: Path) -> None:
+    text = "".join(chr(0x4E00 + i) for i in range(1000))
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    data = open_data(str(tmp_path / "long.txt"), DataOptions(block=10, limit=30))
+    (view,) = data.modality.views()
+    encoded = view.encode(data.train.items)
+    stretched = view.stretch(encoded)
+    noise = SampleNoise(0, torch.arange(30))
+    cut = to_texts(view.decode(view.perturb(stretched, noise)))
+    places = [text.index(piece) for piece in cut]
+    assert all(10 * min(i, 28) <= place < 10 * min(i, 28) + 10 for i, place in enumerate(places))
+    assert len({place % 10 for place in places}) > 5
+    assert to_texts(view.decode(view.perturb(encoded, noise))) == to_texts(data.train.items)
+
+
 def test_characters_are_seen_and_restored(lines: Dataset) -> None:
     (view,) = lines.modality.views()
     assert isinstance(lines.modality, Texts)

@@ -19,7 +19,9 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
+from genloom.nn.decoding import Choice
 from genloom.recipes import comparing, fitting, walking
+from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
@@ -210,6 +212,56 @@ def _values(text: str | None) -> dict[str, float] | None:
         return {name.strip(): float(value) for name, _, value in pairs}
     except ValueError:
         raise ConfigError(f"--given takes names and numbers such as age=30,hours=40, not {text!r}") from None
+
+
+def continue_command(
+    run: Path,
+    prompt: str = "",
+    *,
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many continuations.")] = 1,
+    length: Annotated[int, Parameter(help="Symbols of each at most.")] = 200,
+    choice: Annotated[Choice, Parameter(name="*")] = Choice(),  # noqa: B008
+    stop: Annotated[tuple[str, ...], Parameter(help="End before this string; may be repeated.")] = (),
+    pattern: Annotated[
+        str | None, Parameter(help="A regular expression that the continuation matches.")
+    ] = None,
+    beam: Annotated[
+        int | None, Parameter(help="Search for the likeliest with so many hypotheses, and show -n of them.")
+    ] = None,
+    length_penalty: Annotated[float, Parameter(help="Of a beam: above 0 for longer texts.")] = 0.0,
+    helper: Annotated[
+        Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
+    ] = None,
+    label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Go on writing where a text ends.
+
+    Args:
+        run: a run directory of a model of texts.
+        prompt: what comes before; nothing if absent.
+    """
+    wish = Wish(at_least(1, length, "--length"), choice, stop, pattern, label, seed)
+    writer = Writer(open_run(run), None if helper is None else open_run(helper))
+    if notice := writer.notice(prompt, length):
+        speaker()(notice)
+    if beam is not None:
+        at_least(1, n, "-n")
+        found = writer.search(prompt, at_least(n, beam, "--beam"), length_penalty, wish)[:n]
+    elif at_least(1, n, "-n") == 1 and not json:
+        pieces = writer.pieces(prompt, wish)
+        print(f"{prompt}{next(pieces)}", end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        return print()
+    else:
+        found = writer.write([prompt] * n, wish)
+    if json:
+        return emit({"run": str(run), "seed": seed, "continuations": [vars(one) for one in found]})
+    for one in found:
+        print(f"{one.prompt}{one.text}")
+    return None
 
 
 def encode_command(

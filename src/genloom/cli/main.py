@@ -15,6 +15,7 @@ COMMANDS = {
     "compare": "Train every suitable family at one budget and rank them; or compare finished runs.",
     "fit": "Train one family on a data set, a file or a folder.",
     "sample": "Draw from a trained run.",
+    "continue": "Go on writing where a text ends.",
     "encode": "Write the codes of items to a file.",
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",

@@ -12,6 +12,7 @@ from genloom.core.errors import Unsupported
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
+from genloom.core.sequences import Alphabet, Reader
 
 
 class Sampler(ABC):
@@ -44,6 +45,22 @@ class Likelihood(ABC):
     @abstractmethod
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return log p(x | cond), or a bound or estimate of it that ``kind`` names, in nats, shape (B,)."""
+
+
+class NextSymbol(ABC):
+    """Predicts sequences from left to right, symbol after symbol.
+
+    ``longest`` is the number of symbols of the longest item, ``context`` the most that can be read, None for
+    any number.
+    """
+
+    alphabet: Alphabet
+    longest: int
+    context: int | None
+
+    @abstractmethod
+    def reader(self, rows: int, longest: int) -> Reader:
+        """Return a reader of so many empty sequences, which will get at most ``longest`` symbols each."""
 
 
 class Latent(ABC):
@@ -117,6 +134,7 @@ CAPABILITIES: tuple[type, ...] = (
     Sampler,
     Infill,
     Likelihood,
+    NextSymbol,
     Latent,
     LatentVariable,
     Invertible,

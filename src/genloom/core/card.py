@@ -140,6 +140,16 @@ real_image = leaf_of(Real, rank=3)
 graded_image = leaf_of(Bounded, rank=3, where=lambda kind: kind.levels is not None)
 
 
+def symbol_sequence(event: Event) -> bool:
+    """Accept sequences of names, of fixed or of varying length."""
+    return (
+        isinstance(event, Leaf)
+        and len(event.shape) == 1
+        and isinstance(event.kind, Categorical)
+        and not event.kind.ordered
+    )
+
+
 def anything(event: Event) -> bool:
     """Accept every event."""
     return isinstance(event, Event)

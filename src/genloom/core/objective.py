@@ -15,7 +15,7 @@ class Optimiser:
     """How a parameter group moves. ``lr`` is the peak rate; ``warmup`` a fraction of the budget."""
 
     lr: float
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "constant"

@@ -44,9 +44,8 @@ class Noise(ABC):
 
     def categorical(self, logits: Tensor) -> Tensor:
         """Draw int64 categories (B, ...) from unnormalised log-probabilities (B, ..., K)."""
-        cumulative = logits.double().softmax(-1).cumsum(-1)
-        u = self.uniform(*logits.shape[1:-1]).to(logits.device).double().unsqueeze(-1)
-        return (u * cumulative[..., -1:] > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)
+        u = self.uniform(*logits.shape[1:-1]).to(logits.device)
+        return invert_cdf(logits.double(), u.double())
 
 
 class TrainNoise(Noise):
@@ -97,6 +96,12 @@ class SampleNoise(Noise):
         radius = (-2 * torch.log(_unit32(_shift(bits, 32)))).sqrt()
         angle = (2 * math.pi) * _unit32(bits & 0xFFFFFFFF)
         return (radius * torch.cos(angle)).float().view(-1, *shape)
+
+
+def invert_cdf(logits: Tensor, u: Tensor) -> Tensor:
+    """Return the categories (...) at which the cumulative softmax of (..., K) logits passes u (...)."""
+    cumulative = logits.softmax(-1).cumsum(-1)
+    return (u.unsqueeze(-1) > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def _shift(x: Tensor, by: int) -> Tensor:

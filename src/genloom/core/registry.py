@@ -43,6 +43,8 @@ BUILT_IN: Mapping[str, str] = {
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
     "energy.rbm": "genloom.families.energy_rbm",
     "seq.ngram": "genloom.families.seq_ngram",
+    "seq.lstm": "genloom.families.seq_lstm",
+    "seq.gpt": "genloom.families.seq_gpt",
 }
 
 SHOWN = frozenset(

@@ -3,7 +3,6 @@
 Shapes: B batch, C image channels, H height, W width, D channels of a stream, P parameters of one pixel.
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Self
 
@@ -19,6 +18,7 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import Noise
 from genloom.nn.causal_conv import ConvCache, ShiftedConv, Stem, StemCache
+from genloom.nn.dropout import Map, dropout, identity
 from genloom.nn.raster import PixelModel, PixelNetwork, Reader, maximum_likelihood, pixel_model
 
 SMALL_IMAGE = 16 * 16
@@ -58,27 +58,9 @@ class Config(card.Config):
         return [Stage("fit", maximum_likelihood(model, optimiser, self.label_dropout), self.batch_size)]
 
 
-Map = Callable[[Tensor], Tensor]
-
-
 def concat_elu(x: Tensor) -> Tensor:
     """Return elu(x) and elu(-x) side by side, (..., D) to (..., 2 D)."""
     return F.elu(torch.cat([x, -x], -1))
-
-
-def identity(x: Tensor) -> Tensor:
-    """Return x: there is no dropout outside training."""
-    return x
-
-
-def dropout(share: float, noise: Noise) -> Map:
-    """Return what zeroes a share of values (B, ...) and scales up the others."""
-
-    def drop(x: Tensor) -> Tensor:
-        kept = noise.uniform(*x.shape[1:]).to(x.device) >= share
-        return x * kept.to(x.dtype) / (1 - share)
-
-    return drop
 
 
 class Block(nn.Module):
@@ -250,7 +232,7 @@ class Network(PixelNetwork):
         self.head = nn.Sequential(nn.ELU(), nn.Linear(stem.position.shape[2] // 2, outputs))
 
     def forward(self, x: Tensor, label: Tensor, noise: Noise | None = None) -> Tensor:
-        drop = dropout(self.dropout, noise) if noise is not None and self.dropout else identity
+        drop = dropout(self.dropout, noise)
         _, h = self.scale(*self.stem(x, label), drop)
         return self.head(h)
 

@@ -86,12 +86,12 @@ class Weights:
     top: int
 
     def hidden(self, v: Tensor) -> Tensor:
-        """Return the log-odds of the hidden units given levels (B, D): (B, H)."""
-        return torch.addmm(self.c, v, self.w)
+        """Return the log-odds of the hidden units given levels (B, D): (B, H) in their dtype."""
+        return torch.addmm(self.c, v, self.w).to(v.dtype)
 
     def visible(self, h: Tensor) -> Tensor:
         """Return the log-odds of each spike of the visible units given 0/1 (B, H): (B, D)."""
-        return torch.addmm(self.b, h, self.w.T)
+        return torch.addmm(self.b, h, self.w.T).to(h.dtype)
 
 
 def log_choose(v: Tensor, top: int) -> Tensor:
@@ -324,6 +324,7 @@ CARD = Card(
     summary="One layer of hidden units that vote on every visible unit; sampled by Gibbs chains.",
     events=(card.leaf_of(Categorical, where=_few_levels), card.binary, card.ordered_levels),
     likelihood=Bound.ESTIMATE,
+    autocast=True,
     references=(
         Reference(
             "Hinton",

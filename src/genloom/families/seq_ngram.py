@@ -12,13 +12,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.capabilities import ClosedForm, Likelihood, Sampler
+from genloom.core.capabilities import ClosedForm, Likelihood, NextSymbol, Sampler
 from genloom.core.card import Card, Reference
 from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Event, Leaf, Padded, Value, describe, items
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Stage
 from genloom.core.randomness import Noise
+from genloom.core.sequences import Alphabet, Reader
+from genloom.nn.decoding import Tape, draw_items
 from genloom.nn.fitted import fitted_buffers, require_fitted
 
 BITS = 62
@@ -36,23 +38,13 @@ class Config(card.Config):
     )
 
     def build(self, event: Event, cond: Event | None) -> "Model":  # noqa: ARG002
-        if not tokens(event):
+        if not card.symbol_sequence(event):
             raise DataError(f"seq.ngram needs sequences of symbols, not {describe(event)}")
         assert isinstance(event, Leaf)
         return Model(event, self.max_order)
 
     def stages(self, model: nn.Module) -> list[Stage]:  # noqa: ARG002
         return [Stage("fit", None)]
-
-
-def tokens(event: Event) -> bool:
-    """Tell whether an event is a sequence of names, of fixed or of varying length."""
-    return (
-        isinstance(event, Leaf)
-        and len(event.shape) == 1
-        and isinstance(event.kind, Categorical)
-        and not event.kind.ordered
-    )
 
 
 @dataclass(frozen=True)
@@ -143,7 +135,7 @@ def ngrams(rows: Tensor, size: int, positions: int, base: int) -> Tensor:
     return key
 
 
-class Model(nn.Module, ClosedForm, Likelihood, Sampler):
+class Model(nn.Module, ClosedForm, Likelihood, NextSymbol, Sampler):
     """A distribution of the next symbol, or of the end, given the symbols before it."""
 
     order: Tensor
@@ -157,8 +149,8 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
         super().__init__()
         assert isinstance(event.kind, Categorical)
         self.varying, self.longest = event.length_axis is not None, event.extents[0]
-        self.end = event.kind.k
-        self.symbols = event.kind.k + self.varying
+        self.alphabet, self.context = Alphabet(event.kind.k, self.varying), None
+        self.end, self.symbols = event.kind.k, self.alphabet.outputs
         self.start, self.base = self.symbols, self.symbols + 1
         self.max_order = max(1, min(max_order, int(BITS / math.log2(self.base))))
         fitted_buffers(self, "order", "sizes", "keys", "contexts", dtype=torch.int64)
@@ -179,19 +171,11 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
         return LogProb(self._log_prob(self._levels(), x), Bound.EXACT)
 
-    @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:  # noqa: ARG002
-        levels = self._levels()
-        first = noise.uniform()
-        rows = torch.full((len(first), len(levels) - 1), self.start)
-        ended, lengths = torch.zeros(len(rows), dtype=torch.bool), torch.zeros(len(rows), dtype=torch.int64)
-        for _ in range(self.longest):
-            drawn = noise.categorical(self._next(levels, rows).log())
-            ended = ended | (drawn == self.end)
-            lengths += ~ended
-            rows = torch.cat((rows, drawn.masked_fill(ended, 0)[:, None]), 1)
-        values = rows[:, len(levels) - 1 :]
-        return Padded(values, lengths) if self.varying else values
+        return draw_items(self, noise)
+
+    def reader(self, rows: int, longest: int) -> "NgramReader":  # noqa: ARG002
+        return NgramReader(self._levels(), self.symbols, rows)
 
     def _rows(self, x: Value, order: int) -> tuple[Tensor, Tensor]:
         """Return rows with starts before and an end after each item, and which positions count."""
@@ -215,17 +199,6 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
             p = level.refine(p, keys // self.base, keys)
         return p.log().masked_fill(~present, 0)[:, : self.longest].sum(1)
 
-    def _next(self, levels: list[Level], rows: Tensor) -> Tensor:
-        """Return p(symbol | the last symbols of rows), (B, V)."""
-        p = torch.full((len(rows), self.symbols), 1 / self.symbols, dtype=torch.float64)
-        for size, level in enumerate(levels, 1):
-            context = torch.zeros(len(rows), 1, dtype=torch.int64)
-            for i in range(size - 1):
-                context = context * self.base + rows[:, rows.shape[1] - size + 1 + i, None]
-            keys = context * self.base + torch.arange(self.symbols)
-            p = level.refine(p, context.expand_as(keys), keys)
-        return p
-
     def _keep(self, levels: list[Level]) -> None:
         self.sizes = torch.tensor([[len(v.keys), len(v.contexts)] for v in levels])
         self.order = torch.tensor([len(levels)])
@@ -240,11 +213,46 @@ class Model(nn.Module, ClosedForm, Likelihood, Sampler):
         return [Level(*level) for level in zip(*parts, *more, strict=True)]
 
 
+class NgramReader(Reader):
+    """Reads with the last symbols at hand."""
+
+    def __init__(self, levels: list[Level], symbols: int, rows: int) -> None:
+        self.levels, self.symbols, self.tape = levels, symbols, Tape(rows)
+        self.tape.write(torch.full((rows, len(levels) - 1), symbols), None)
+
+    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
+        first, before = self.tape.lengths - len(self.levels) + 1, self.tape.lengths
+        width = len(self.levels) - 1 + symbols.shape[1]
+        self.tape.write(symbols, None)
+        text = self.tape.part(first, width)
+        if counts is not None:
+            self.tape.lengths = before + counts
+        contexts = text.unfold(1, len(self.levels), 1)[..., 1:]
+        return torch.stack([self._next(context) for context in contexts.unbind(1)], 1).log()
+
+    def _next(self, context: Tensor) -> Tensor:
+        """Return p(symbol | the last symbols), (B, V) for (B, order - 1)."""
+        p = torch.full((len(context), self.symbols), 1 / self.symbols, dtype=torch.float64)
+        for size, level in enumerate(self.levels):
+            key = torch.zeros(len(context), 1, dtype=torch.int64)
+            for i in range(size):
+                key = key * (self.symbols + 1) + context[:, context.shape[1] - size + i, None]
+            keys = key * (self.symbols + 1) + torch.arange(self.symbols)
+            p = level.refine(p, key.expand_as(keys), keys)
+        return p
+
+    def select(self, rows: Tensor) -> None:
+        self.tape.select(rows)
+
+    def rewind(self, counts: Tensor) -> None:
+        self.tape.lengths = self.tape.lengths - counts
+
+
 CARD = Card(
     name="seq.ngram",
     title="N-grams",
     summary="Predicts the next symbol from the last few by counting, smoothed by Kneser and Ney's method.",
-    events=(tokens,),
+    events=(card.symbol_sequence,),
     likelihood=Bound.EXACT,
     references=(
         Reference("Kneser & Ney", 1995, "Improved backing-off for m-gram language modeling", "ICASSP"),

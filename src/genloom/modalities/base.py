@@ -32,6 +32,10 @@ class View(ABC):
     def encode(self, items: Tensor) -> Value:
         """Return a deterministic and compact code of the items, of a whole split or of a batch."""
 
+    def stretch(self, encoded: Value) -> Value:
+        """Return what ``perturb`` gets in training instead of a whole split's code, as many rows."""
+        return encoded
+
     @abstractmethod
     def perturb(self, encoded: Value, noise: Noise) -> Value:
         """Return what the model sees, a value of ``event``: codes with this step's randomness added."""

@@ -213,7 +213,7 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
     parts = {n: Split(pad(p.items, (0, longest - p.items.shape[1]))) for n, p in reading.parts.items()}
     shares = options.test_fraction, options.valid_fraction
     found, notes = splits.divide(parts, *shares, options.seed, distinct="all" in parts)
-    train = _limited(found["train"], options)
+    train = _first(found["train"], options) if form == "blocks" else _limited(found["train"], options)
     kind = f"blocks of {longest} characters" if form == "blocks" else f"lines of up to {longest} characters"
     return Dataset(
         name=name,
@@ -251,6 +251,11 @@ def _limited(train: Split, options: DataOptions) -> Split:
         return train
     mask = splits.stratified(train.labels, len(train), options.limit, options.seed, "limit")
     return train.take(mask)
+
+
+def _first(train: Split, options: DataOptions) -> Split:
+    """Limit blocks to the first ones, so that neighbours stay neighbours."""
+    return train if options.limit is None else train.take(torch.arange(min(options.limit, len(train))))
 
 
 def is_binary(items: Tensor) -> bool:

@@ -4,6 +4,7 @@ B batch, L characters of the longest item. Items are int32 code points (B, L), 0
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from genloom.core.errors import DataError
-from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value
+from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value, rows, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Form, Modality, View
@@ -55,10 +56,27 @@ def lengths(items: Tensor) -> Tensor:
     return (items != 0).sum(1)
 
 
-class CharacterView(View):
+class TextView(View):
+    """A view whose values are symbols that spell texts."""
+
+    @abstractmethod
+    def spell(self) -> list[str]:
+        """Return what each symbol stands for; ``UNKNOWN`` for one that stands for nothing."""
+
+    @abstractmethod
+    def read(self, texts: Sequence[str]) -> Padded:
+        """Return the symbols of texts of any length.
+
+        Raises:
+            DataError: a text holds what no symbol stands for.
+        """
+
+
+class CharacterView(TextView):
     """Each character a category of those that the training texts hold, or the unknown one: exact.
 
-    An unknown character counts as any of the others that Unicode could have, all equally likely.
+    An unknown character counts as any of the others that Unicode could have, all equally likely. Blocks are
+    consecutive: in training, each is cut anew from itself and its neighbour, at a random place.
     """
 
     name = "characters"
@@ -76,17 +94,36 @@ class CharacterView(View):
         codes = torch.where(items == 0, 0, place).to(torch.int32)
         return codes if self._form == "blocks" else Padded(codes, lengths(items))
 
-    def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
+    def stretch(self, encoded: Value) -> Value:
+        if isinstance(encoded, Padded) or rows(encoded) < 2:
+            return encoded
+        first = torch.arange(rows(encoded)).clamp_max(rows(encoded) - 2)
+        return torch.cat((tensor(encoded)[first], tensor(encoded)[first + 1]), 1)
+
+    def perturb(self, encoded: Value, noise: Noise) -> Value:
         if isinstance(encoded, Padded):
             return Padded(encoded.values.long(), encoded.lengths)
-        assert isinstance(encoded, Tensor)
-        return encoded.long()
+        codes = tensor(encoded).long()
+        if codes.shape[1] == self._longest:
+            return codes
+        start = noise.integers(codes.shape[1] - self._longest, 1)
+        return codes.gather(1, start + torch.arange(self._longest))
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
         values = x.values if isinstance(x, Padded) else x
         assert isinstance(values, Tensor)
         unknown = (values == len(self._known)).sum(1) * math.log(CODE_POINTS - len(self._known))
         return replace(log_prob, value=log_prob.value.double() - unknown)
+
+    def spell(self) -> list[str]:
+        return [*map(chr, self._known.tolist()), chr(UNKNOWN)]
+
+    def read(self, texts: Sequence[str]) -> Padded:
+        known = set(self.spell()[:-1])
+        if strange := [c for text in texts for c in text if c not in known]:
+            raise DataError(f"the training text has no {strange[0]!r}: leave it out of the prompt")
+        items = to_items(texts)
+        return Padded(torch.searchsorted(self._known, items).clamp_max(len(known) - 1), lengths(items))
 
     def decode(self, x: Value) -> Tensor:
         values = x.values if isinstance(x, Padded) else x

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genloom.core.randomness import invert_cdf
 from genloom.math.logistic import discretised_logistic
 from genloom.nn.likelihoods import SOFTMAX_LEVELS
 
@@ -17,12 +18,6 @@ UNKNOWN = -1
 def scale_levels(x: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     """Map levels 0..K-1 to [-1, 1]."""
     return x.to(dtype) * (2 / max(levels - 1, 1)) - 1
-
-
-def invert_cdf(logits: Tensor, u: Tensor) -> Tensor:
-    """Return the categories (...) at which the cumulative softmax of (..., K) logits passes u (...)."""
-    cumulative = logits.softmax(-1).cumsum(-1)
-    return (u.unsqueeze(-1) > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)
 
 
 def given_or(level: Tensor, drawn: Tensor) -> Tensor:

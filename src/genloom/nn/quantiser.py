@@ -45,9 +45,10 @@ class Quantiser(nn.Module):
         Source: van den Oord et al. 2017, appendix A.1, equations 6 to 8; restarts as in Dhariwal et al. 2020,
             arXiv:2005.00341, section 3.1. All codes are dead at first, so the first batch sets them.
         """
-        share = torch.nn.functional.one_hot(self.nearest(z), len(self.codebook)).to(z.dtype)
-        self.counts.lerp_(share.sum(0), 1 - self.decay)
-        self.sums.lerp_(share.t() @ z, 1 - self.decay)
+        z, codes = z.to(self.sums), self.nearest(z)
+        counts = torch.bincount(codes, minlength=len(self.codebook)).to(z)
+        self.counts.lerp_(counts, 1 - self.decay)
+        self.sums.lerp_(torch.zeros_like(self.sums).index_add(0, codes, z), 1 - self.decay)
         dead = self.counts < self.dead
         chosen = z[(noise.uniform(len(dead))[0] * len(z)).long().clamp_max(len(z) - 1)]
         level = self.counts.new_full((), max(self.dead, 1.0))

@@ -16,7 +16,9 @@ from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
+from genloom.nn.decoding import Choice
 from genloom.recipes import comparing, evaluating, fitting
+from genloom.recipes.continuing import Continuation, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.runs import Run, open_run
 from genloom.report.schema import Results
@@ -164,6 +166,35 @@ class Trained:
         x, known = tensor(evaluating.seen(self.run, self._checked(items))), torch.as_tensor(known)
         cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
         return self.run.view.decode(infilling.infill(self.model, x, known, seed=seed, cond=cond))
+
+    @checked
+    def continue_texts(
+        self,
+        prompts: list[str],
+        *,
+        length: Positive = 200,
+        stop: tuple[str, ...] = (),
+        pattern: str | None = None,
+        label: str | int | None = None,
+        seed: int = 0,
+        **choice: Any,
+    ) -> list[Continuation]:
+        """Return a continuation of each prompt; number i depends on its prompt and the seed alone.
+
+        Args:
+            length: symbols of each at most.
+            stop: a text is cut before the first of these.
+            pattern: a regular expression that each continuation matches.
+            choice: settings of ``Choice``: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
+                ``repetition_penalty`` and ``guidance_scale``.
+
+        Raises:
+            ConfigError, DataError: a setting is out of range, a prompt cannot be read, or the pattern cannot
+                be met.
+            Unsupported: the run is no model of texts that predicts the next symbol.
+        """
+        wish = Wish(length, _settings(Choice, choice), stop, pattern, label, seed)
+        return Writer(self.run).write(prompts, wish)
 
     def _checked(self, items: Tensor) -> Tensor:
         try:

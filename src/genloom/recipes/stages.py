@@ -125,7 +125,8 @@ def _run(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     assert stage.objective is not None
     run, folder = job.run, job.run.folder / "checkpoints" / stage.name
     began = time.perf_counter()
-    stream = Stream(run.view.encode(job.dataset.train.items), job.conditions, run.view.perturb)
+    encoded = run.view.stretch(run.view.encode(job.dataset.train.items))
+    stream = Stream(encoded, job.conditions, run.view.perturb)
     state = State.fresh(model, stage.objective)
     hooks = loop.Hooks(_validator(job), _previewer(job, stage.name) if job.previews else _no_preview)
     resumed = loop.resume(state, folder)

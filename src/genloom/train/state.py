@@ -131,6 +131,14 @@ def make_optimiser(parameters: list[nn.Parameter], spec: Optimiser) -> torch.opt
         return torch.optim.SGD(
             parameters, spec.lr, momentum=spec.betas[0], weight_decay=spec.weight_decay, foreach=True
         )
+    if spec.name == "muon":
+        return torch.optim.Muon(
+            parameters,
+            spec.lr,
+            weight_decay=spec.weight_decay,
+            momentum=spec.betas[0],
+            adjust_lr_fn="match_rms_adamw",
+        )
     kind = torch.optim.AdamW if spec.name == "adamw" else torch.optim.Adam
     return kind(parameters, spec.lr, betas=spec.betas, weight_decay=spec.weight_decay, fused=True)
 

@@ -54,7 +54,7 @@ def _run_phase(state: State, rhythm: Rhythm, phase: Phase, repeat: int, draw: in
     clock = Clock(state.step, rhythm.total)
     keys = (rhythm.seed, rhythm.stage, phase.name, state.step, repeat)
     if phase.update is not None:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=rhythm.bf16):
             phase.update(*_draw(rhythm, index, keys, 0, rhythm.batch_size), clock)
         return {}
     with _frozen(state.outside(phase.trains)):

@@ -1,0 +1,99 @@
+"""A transformer that reads from left to right. Radford et al. 2018; blocks as in Touvron et al. 2023."""
+
+from dataclasses import replace
+from typing import Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from genloom.core import card
+from genloom.core.card import Card, Reference
+from genloom.core.events import Event, Leaf
+from genloom.core.likelihood import Bound
+from genloom.core.objective import Optimiser, Stage
+from genloom.core.sequences import Alphabet
+from genloom.nn.sequences import SequenceModel, maximum_likelihood, sequence_model
+from genloom.nn.transformer import CausalTransformer
+
+SHORT = 64
+"""Up to this many symbols a small network suffices."""
+
+
+class Config(card.Config):
+    """Settings of a transformer and of its training."""
+
+    width: int = Field(256, gt=0, description="values a place between blocks")
+    layers: int = Field(6, gt=0, description="blocks, each of attention and a gated unit")
+    heads: int = Field(4, gt=0, description="of attention: 64 values each keep a CPU's products large")
+    groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of channels; small texts are read many times over")
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
+    matrix_lr: float = Field(5e-3, gt=0, description="peak rate of Muon, which moves the blocks' matrices")
+    lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
+    weight_decay: float = Field(0.01, ge=0, description="of both, times the rate")
+    batch_size: int = Field(32, gt=0)
+
+    @classmethod
+    def preset(cls, event: Event) -> Self:
+        small = isinstance(event, Leaf) and event.extents[0] <= SHORT
+        return cls(width=128, layers=4, heads=4, groups=4, batch_size=128) if small else cls()
+
+    @model_validator(mode="after")
+    def _whole_heads(self) -> Self:
+        if self.width % (2 * self.heads) or self.heads % self.groups:
+            raise ValueError("width must be an even multiple of heads, and heads a multiple of groups")
+        return self
+
+    def build(self, event: Event, cond: Event | None) -> SequenceModel:
+        def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
+            return CausalTransformer(
+                alphabet.inputs,
+                alphabet.outputs,
+                longest,
+                self.width,
+                self.layers,
+                self.heads,
+                self.groups,
+                self.dropout,
+            )
+
+        return sequence_model("seq.gpt", event, cond, network)
+
+    def stages(self, model: nn.Module) -> list[Stage]:
+        assert isinstance(model, SequenceModel)
+        network = model.network
+        assert isinstance(network, CausalTransformer)
+        moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
+        matrices = replace(moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95))
+        optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
+        return [Stage("fit", maximum_likelihood(model, optimisers, self.label_dropout), self.batch_size)]
+
+
+CARD = Card(
+    name="seq.gpt",
+    title="Transformer",
+    summary="Predicts the next symbol by attention to all before it.",
+    events=(card.symbol_sequence,),
+    likelihood=Bound.EXACT,
+    conditions="class",
+    autocast=True,
+    references=(
+        Reference(
+            "Radford et al.",
+            2018,
+            "Improving language understanding by generative pre-training",
+            "OpenAI",
+        ),
+        Reference(
+            "Touvron et al.", 2023, "LLaMA: open and efficient foundation language models", "arXiv:2302.13971"
+        ),
+        Reference(
+            "Jordan et al.",
+            2024,
+            "Muon: an optimizer for hidden layers in neural networks",
+            "https://kellerjordan.github.io/posts/muon/",
+        ),
+    ),
+    good_at=("Long texts, where what matters may stand far back.",),
+    bad_at=("Small sets, which it learns by heart; each symbol drawn costs more the longer the text is.",),
+)

@@ -1,0 +1,106 @@
+"""What a text may be while it is written: a regular expression that it will match, and where it stops."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloom.core.errors import ConfigError, DataError
+from genloom.modalities.texts import UNKNOWN
+from genloom.nn.decoding import Constraint
+
+PATIENCE = 2.0
+"""Seconds that one test of a text against an expression may take."""
+
+
+class Written:
+    """Texts in the making.
+
+    Args:
+        spelled: what each symbol stands for.
+    """
+
+    def __init__(self, spelled: Sequence[str], rows: int) -> None:
+        self.spelled, self.texts = spelled, [""] * rows
+        self.open = [True] * rows
+
+    def add(self, symbols: Tensor, active: Tensor) -> None:
+        """Add a symbol to each text that is active and does not end with it."""
+        for row, (symbol, goes_on) in enumerate(zip(symbols.tolist(), active.tolist(), strict=True)):
+            self.open[row] = goes_on and symbol < len(self.spelled)
+            if self.open[row]:
+                self.texts[row] += self.spelled[symbol]
+
+
+class StopAt(Constraint):
+    """A text is over as soon as it holds one of some strings.
+
+    Args:
+        outputs: V, what can come next.
+    """
+
+    def __init__(self, stops: Sequence[str], spelled: Sequence[str], outputs: int, rows: int) -> None:
+        self.stops, self.written, self.outputs = stops, Written(spelled, rows), outputs
+
+    def allowed(self) -> Tensor:
+        return torch.ones(len(self.written.texts), self.outputs, dtype=torch.bool)
+
+    def take(self, symbols: Tensor, active: Tensor) -> Tensor:
+        self.written.add(symbols, active)
+        return torch.tensor([any(stop in text for stop in self.stops) for text in self.written.texts])
+
+
+class Matches(Constraint):
+    """A text matches a regular expression from its first to its last character.
+
+    It ends where it matches and the model ends it; where a model's texts have no ends, at the first match.
+    """
+
+    def __init__(self, pattern: str, spelled: Sequence[str], outputs: int, rows: int) -> None:
+        try:
+            import regex
+        except ImportError as error:
+            raise ConfigError("a pattern needs the package regex: pip install 'genloom[text]'") from error
+        try:
+            self.pattern = regex.compile(pattern)
+        except regex.error as error:
+            raise ConfigError(f"{pattern!r} is no regular expression: {error}") from error
+        self.written, self.outputs = Written(spelled, rows), outputs
+        self.ends = outputs > len(spelled)
+        self.masks: dict[str, Tensor] = {}
+
+    def allowed(self) -> Tensor:
+        anything = torch.ones(self.outputs, dtype=torch.bool)
+        rows = zip(self.written.texts, self.written.open, strict=True)
+        return torch.stack([self._mask(text) if goes_on else anything for text, goes_on in rows])
+
+    def take(self, symbols: Tensor, active: Tensor) -> Tensor:
+        self.written.add(symbols, active)
+        if not self.ends:
+            matched = [self.matched(text) for text in self.written.texts]
+            self.written.open = [a and not b for a, b in zip(self.written.open, matched, strict=True)]
+        return ~torch.tensor(self.written.open)
+
+    def matched(self, text: str) -> bool:
+        """Tell whether a text matches as it is."""
+        found = self._match(text)
+        return bool(found) and not found.partial
+
+    def _mask(self, text: str) -> Tensor:
+        """Return which symbols may follow a text, (V,)."""
+        if text not in self.masks:
+            may = [part != chr(UNKNOWN) and bool(self._match(text + part)) for part in self.written.spelled]
+            mask = torch.tensor(may + [self.matched(text)] * self.ends)
+            if not mask.any():
+                wanted = self.pattern.pattern
+                raise DataError(f"after {text!r} this model can write nothing that leads to {wanted!r}")
+            self.masks[text] = mask
+        return self.masks[text]
+
+    def _match(self, text: str) -> Any:
+        """Return regex's match of a text that is whole or may become so, None if it cannot."""
+        try:
+            return self.pattern.fullmatch(text, partial=True, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise ConfigError(f"matching {self.pattern.pattern!r} takes too long: simplify it") from error

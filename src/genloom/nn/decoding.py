@@ -1,0 +1,364 @@
+"""One engine that draws sequences from everything that predicts the next symbol.
+
+Shapes: B sequences, L symbols of the longest prompt, N symbols drawn, T symbols read at once, V what can
+come next.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from genloom.core.capabilities import NextSymbol
+from genloom.core.events import Padded, Value
+from genloom.core.randomness import Noise, invert_cdf
+from genloom.core.sequences import Alphabet, Reader
+
+AHEAD = 64
+"""Uniforms drawn at a time for each sequence."""
+
+
+class Choice(BaseModel):
+    """How a symbol is chosen from its logits: penalty, temperature, then cuts in the order of the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    repetition_penalty: float = Field(1, ge=1, description="logits of symbols seen before shrink by this")
+    temperature: float = Field(1, ge=0, description="divides logits; 0 takes the likeliest symbol each time")
+    top_k: int | None = Field(None, ge=1, description="only so many of the likeliest symbols")
+    top_p: float = Field(1, gt=0, le=1, description="only the likeliest that have this mass together")
+    min_p: float = Field(0, ge=0, le=1, description="only those as likely as this share of the likeliest")
+    guidance_scale: float = Field(1, ge=0, description="above 1: more typical of the class than by nature")
+
+
+class Constraint(ABC):
+    """What sequences may be, told symbol after symbol."""
+
+    @abstractmethod
+    def allowed(self) -> Tensor:
+        """Return what may come next, (B, V) booleans.
+
+        Raises:
+            DataError: nothing may.
+        """
+
+    @abstractmethod
+    def take(self, symbols: Tensor, active: Tensor) -> Tensor:
+        """Go on by the symbols (B,) of sequences that are active (B,); return which are over, (B,)."""
+
+
+class Together(Constraint):
+    """Several constraints at once."""
+
+    def __init__(self, parts: Sequence[Constraint]) -> None:
+        self.parts = parts
+
+    def allowed(self) -> Tensor:
+        return torch.stack([part.allowed() for part in self.parts]).all(0)
+
+    def take(self, symbols: Tensor, active: Tensor) -> Tensor:
+        return torch.stack([part.take(symbols, active) for part in self.parts]).any(0)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One symbol more of each sequence.
+
+    Args:
+        symbols: (B,) int64.
+        log_probs: (B,) nats, by the model, before any choice.
+        active: (B,) whether the sequence had not ended before; an end is still active.
+    """
+
+    symbols: Tensor
+    log_probs: Tensor
+    active: Tensor
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Return logits in float32 at least."""
+    return logits.float() if logits.dtype == torch.bfloat16 else logits
+
+
+def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """Make symbols that were seen (B, V) less likely. Keskar et al. 2019, arXiv:1909.05858, section 4.1."""
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Rule out all but the k likeliest; ties stay. Fan et al. 2018, arXiv:1805.04833, section 5.4."""
+    least = logits.topk(min(k, logits.shape[-1]), -1).values[..., -1:]
+    return logits.masked_fill(logits < least, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Rule out all but the fewest that have mass p. Holtzman et al. 2019, arXiv:1904.09751, section 3.1."""
+    ordered, order = logits.sort(-1, descending=True)
+    mass = ordered.softmax(-1)
+    ordered = ordered.masked_fill(mass.cumsum(-1) - mass >= p, -torch.inf)
+    return torch.empty_like(logits).scatter(-1, order, ordered)
+
+
+def keep_min_p(logits: Tensor, share: float) -> Tensor:
+    """Rule out what is less likely than a share of the likeliest. Nguyen et al. 2024, arXiv:2407.01082."""
+    if share == 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + torch.tensor(share).log(), -torch.inf)
+
+
+def shaped(logits: Tensor, choice: Choice, seen: Tensor) -> Tensor:
+    """Return the logits (B, V) that symbols are drawn from, in float64; at temperature 0 the likeliest alone.
+
+    Args:
+        seen: (B, V) which symbols came before.
+    """
+    logits = logits.double()
+    if choice.repetition_penalty != 1:
+        logits = penalise(logits, seen, choice.repetition_penalty)
+    if choice.temperature == 0:
+        best = F.one_hot(logits.argmax(-1), logits.shape[-1])
+        return torch.where(best == 1, 0.0, -torch.inf).to(logits)
+    logits = logits / choice.temperature
+    if choice.top_k is not None:
+        logits = keep_top_k(logits, choice.top_k)
+    if choice.top_p < 1:
+        logits = keep_top_p(logits, choice.top_p)
+    return keep_min_p(logits, choice.min_p)
+
+
+class Guided(Reader):
+    """Reads sequences with their class and without, and overstates the difference.
+
+    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, of log-probabilities as in Sanchez et al. 2023,
+    arXiv:2306.17806, equation 7.
+    """
+
+    def __init__(self, given: Reader, free: Reader, alphabet: Alphabet, scale: float) -> None:
+        self.given, self.free, self.alphabet, self.scale = given, free, alphabet, scale
+
+    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
+        nameless = symbols.masked_fill(symbols >= self.alphabet.outputs, self.alphabet.nameless)
+        given = wide(self.given.read(symbols, counts)).log_softmax(-1)
+        free = wide(self.free.read(nameless, counts)).log_softmax(-1)
+        return free + self.scale * (given - free)
+
+    def select(self, rows: Tensor) -> None:
+        self.given.select(rows)
+        self.free.select(rows)
+
+    def rewind(self, counts: Tensor) -> None:
+        self.given.rewind(counts)
+        self.free.rewind(counts)
+
+
+class Tape:
+    """Symbols of several sequences, each of its own length (B,)."""
+
+    def __init__(self, rows: int) -> None:
+        self.values = torch.zeros(rows, 0, dtype=torch.int64)
+        self.lengths = torch.zeros(rows, dtype=torch.int64)
+
+    def write(self, symbols: Tensor, counts: Tensor | None) -> None:
+        """Add the first ``counts`` of symbols (B, T) to each sequence, all if None."""
+        counts = torch.full_like(self.lengths, symbols.shape[1]) if counts is None else counts
+        width = int((self.lengths + counts).max())
+        if width > self.values.shape[1]:
+            self.values = F.pad(self.values, (0, 2 * width - self.values.shape[1]))
+        new = torch.arange(symbols.shape[1]) < counts[:, None]
+        rows = torch.arange(len(symbols))[:, None].expand_as(new)
+        places = self.lengths[:, None] + torch.arange(symbols.shape[1])
+        self.values[rows[new], places[new]] = symbols[new]
+        self.lengths = self.lengths + counts
+
+    def part(self, first: Tensor, width: int) -> Tensor:
+        """Return so many symbols of each sequence from a place on, (B, width); past its end, anything."""
+        places = first[:, None] + torch.arange(width)
+        return self.values.gather(1, places.clamp(0, self.values.shape[1] - 1))
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these sequences."""
+        self.values, self.lengths = self.values[rows], self.lengths[rows]
+
+
+class Sliding(Reader):
+    """Reads sequences of any length by a model of bounded context.
+
+    When a sequence fills its context, it is read anew from the start and the last half of a context.
+    """
+
+    def __init__(self, model: NextSymbol, rows: int, context: int) -> None:
+        self.model, self.context, self.tape = model, context, Tape(rows)
+        self.reader = model.reader(rows, context)
+        self.held = torch.zeros(rows, dtype=torch.int64)
+
+    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
+        before = self.tape.lengths
+        self.tape.write(symbols, counts)
+        counts = self.tape.lengths - before
+        full = self.held + counts > self.context
+        last = self.tape.lengths.clamp_max(1 + self.context // 2)
+        self.held = torch.where(full, last, self.held + counts)
+        if not bool(full.any()):
+            return self.reader.read(symbols, counts)
+        self.reader = self.model.reader(len(symbols), self.context)
+        again = self.tape.part(self.tape.lengths - self.held, int(self.held.max()))
+        again[:, 0] = self.tape.values[:, 0]
+        logits = self.reader.read(again, self.held)
+        asked = (self.held - counts)[:, None] + torch.arange(symbols.shape[1])
+        asked = asked.clamp(0, logits.shape[1] - 1)
+        return logits[torch.arange(len(symbols))[:, None], asked]
+
+    def select(self, rows: Tensor) -> None:
+        self.reader.select(rows)
+        self.tape.select(rows)
+        self.held = self.held[rows]
+
+    def rewind(self, counts: Tensor) -> None:
+        self.reader.rewind(counts)
+        self.tape.lengths, self.held = self.tape.lengths - counts, self.held - counts
+
+
+class Muted(NextSymbol):
+    """A model without some of its symbols: what is left of each distribution, as if they could not come."""
+
+    def __init__(self, model: NextSymbol, silent: Sequence[int]) -> None:
+        self.model, self.silent = model, torch.tensor(silent)
+        self.alphabet, self.longest, self.context = model.alphabet, model.longest, model.context
+
+    def reader(self, rows: int, longest: int) -> Reader:
+        return MutedReader(self.model.reader(rows, longest), self.silent)
+
+
+class MutedReader(Reader):
+    """The reader of a ``Muted`` model."""
+
+    def __init__(self, reader: Reader, silent: Tensor) -> None:
+        self.reader, self.silent = reader, silent
+
+    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
+        return self.reader.read(symbols, counts).index_fill(-1, self.silent, -torch.inf)
+
+    def select(self, rows: Tensor) -> None:
+        self.reader.select(rows)
+
+    def rewind(self, counts: Tensor) -> None:
+        self.reader.rewind(counts)
+
+
+def open_reader(model: NextSymbol, rows: int, longest: int, scale: float = 1.0, spare: int = 0) -> Reader:
+    """Return a reader of so many sequences, guided by their class where ``scale`` is not 1.
+
+    Args:
+        longest: symbols of a sequence, its start included; more than the model's context slide.
+        spare: symbols that may be read beyond and are forgotten.
+    """
+
+    def plain() -> Reader:
+        if model.context is None or longest <= model.context:
+            return model.reader(rows, longest + spare)
+        return Sliding(model, rows, model.context)
+
+    return plain() if scale == 1 else Guided(plain(), plain(), model.alphabet, scale)
+
+
+@torch.no_grad()
+def stream(
+    model: NextSymbol,
+    prompts: Padded,
+    noise: Noise,
+    steps: int,
+    choice: Choice,
+    cond: Value | None = None,
+    constraint: Constraint | None = None,
+) -> Iterator[Drawn]:
+    """Go on with prompts, a symbol of each at a time, until all have ended or ``steps`` symbols are drawn.
+
+    Sequence i depends on its prompt, its condition and its row of the noise alone.
+
+    Args:
+        prompts: (B, L) symbols and their lengths, which may be 0.
+        cond: (B,) classes.
+        constraint: what may come; it is told what was drawn, not the prompts.
+
+    Raises:
+        DataError: the constraint leaves nothing.
+    """
+    alphabet, rows = model.alphabet, len(prompts.lengths)
+    reader = open_reader(model, rows, prompts.values.shape[1] + steps, choice.guidance_scale)
+    start = torch.cat((alphabet.starts(cond, rows)[:, None], prompts.values), 1)
+    logits = wide(reader.read(start, prompts.lengths + 1))
+    logits = logits[torch.arange(rows), prompts.lengths]
+    seen = seen_in(prompts, alphabet.outputs)
+    active = torch.ones(rows, dtype=torch.bool)
+    for step in range(steps):
+        if step % AHEAD == 0:
+            uniforms = noise.uniform(AHEAD).double()
+        open_to = logits if constraint is None else logits.masked_fill(~constraint.allowed(), -torch.inf)
+        symbols = invert_cdf(shaped(open_to, choice, seen), uniforms[:, step % AHEAD])
+        log_probs = logits.log_softmax(-1).gather(1, symbols[:, None])[:, 0]
+        yield Drawn(symbols, log_probs, active)
+        over = None if constraint is None else constraint.take(symbols, active)
+        seen[torch.arange(rows), symbols] = True
+        if alphabet.ends:
+            active = active & (symbols != alphabet.symbols)
+        active = active if over is None else active & ~over
+        symbols = symbols.masked_fill(~active, 0)
+        if step + 1 == steps or not bool(active.any()):
+            return
+        logits = wide(reader.read(symbols[:, None])[:, 0])
+
+
+def seen_in(prompts: Padded, outputs: int) -> Tensor:
+    """Return which symbols prompts hold, (B, V) booleans."""
+    present = torch.arange(prompts.values.shape[1]) < prompts.lengths[:, None]
+    counts = torch.zeros(len(prompts.lengths), outputs, dtype=torch.int64)
+    return counts.scatter_add(1, prompts.values * present, present.long()) > 0
+
+
+@dataclass(frozen=True)
+class Text:
+    """What was drawn after prompts.
+
+    Args:
+        values: (B, N) symbols and their numbers, the end not counted.
+        ended: (B,) whether the sequence ended by itself.
+        log_probs: (B,) nats of what was drawn given the prompt, the end included.
+    """
+
+    values: Padded
+    ended: Tensor
+    log_probs: Tensor
+
+
+def collect(alphabet: Alphabet, drawn: Iterator[Drawn], rows: int) -> Text:
+    """Gather a stream's symbols until it is over."""
+    symbols, total = [torch.zeros(rows, 0, dtype=torch.int64)], torch.zeros(rows, dtype=torch.float64)
+    ended, lengths = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.int64)
+    for one in drawn:
+        total = total + one.log_probs.double() * one.active
+        if alphabet.ends:
+            ended = ended | (one.active & (one.symbols == alphabet.symbols))
+        present = one.active & ~ended
+        symbols.append(one.symbols.masked_fill(~present, 0)[:, None])
+        lengths = lengths + present
+    return Text(Padded(torch.cat(symbols, 1), lengths), ended, total)
+
+
+def no_prompts(rows: int) -> Padded:
+    """Return empty prompts."""
+    return Padded(torch.zeros(rows, 0, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64))
+
+
+@torch.no_grad()
+def draw_items(model: NextSymbol, noise: Noise, cond: Value | None = None) -> Value:
+    """Draw one whole item for each row of the noise, by the model's own distribution."""
+    rows = len(noise.uniform())
+    drawn = stream(model, no_prompts(rows), noise, model.longest, Choice(), cond)
+    values = collect(model.alphabet, drawn, rows).values
+    missing = model.longest - values.values.shape[1]
+    whole = F.pad(values.values, (0, missing))
+    return Padded(whole, values.lengths) if model.alphabet.ends else whole

@@ -1,0 +1,171 @@
+"""Going on with texts: drawn as they are shown, several at once, searched for, or with a helper's guesses."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from genloom.core.capabilities import NextSymbol, need
+from genloom.core.errors import ConfigError, Unsupported
+from genloom.core.events import Padded
+from genloom.core.randomness import SampleNoise
+from genloom.modalities.patterns import Matches, StopAt
+from genloom.modalities.texts import UNKNOWN, TextView
+from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, Together, stream
+from genloom.nn.searching import beam_search
+from genloom.nn.speculating import speculate
+from genloom.recipes.runs import Run, labels_for
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted of continuations.
+
+    Args:
+        length: symbols of each at most.
+        stop: a text is cut before the first of these strings.
+        pattern: a regular expression that each continuation matches.
+        label: a class by name or number, for a conditional model; none if absent.
+    """
+
+    length: int = 200
+    choice: Choice = field(default_factory=Choice)
+    stop: tuple[str, ...] = ()
+    pattern: str | None = None
+    label: str | int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """A text that goes on from a prompt.
+
+    ``nats`` is -log p of what was drawn, by the model itself, as if unknown characters could not come.
+    ``ended`` says that it is whole: it ended by itself, at a stop, or where it matched the pattern.
+    """
+
+    prompt: str
+    text: str
+    nats: float
+    ended: bool
+
+
+class Writer:
+    """Goes on with texts by one run, perhaps with the guesses of another."""
+
+    def __init__(self, run: Run, helper: Run | None = None) -> None:
+        view = run.view
+        if not isinstance(view, TextView):
+            raise Unsupported(f"{run.folder} is a model of {run.modality.name}: only texts can be continued")
+        self.run, self.view, self.spelled = run, view, view.spell()
+        self.model = self._opened(run)
+        self.helper = None if helper is None else self._opened(helper)
+        if helper is not None and helper.modality.describe() != run.modality.describe():
+            raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
+
+    def _opened(self, run: Run) -> NextSymbol:
+        model = run.load().eval()
+        assert isinstance(model, nn.Module)
+        silent = [i for i, part in enumerate(self.spelled) if part == chr(UNKNOWN)]
+        return Muted(need(model, NextSymbol, "continue"), silent)
+
+    def notice(self, prompt: str, length: int) -> str:
+        """Say what of a text the model will not see; nothing if it sees all."""
+        context = self.model.context
+        if context is None or len(prompt) + length <= context:
+            return ""
+        return (
+            f"prompt and continuation are longer than the model's context of {context:,} symbols: "
+            f"whenever it is full, the model goes on from the last {context // 2:,}"
+        )
+
+    def pieces(self, prompt: str, wish: Wish) -> Iterator[str]:
+        """Yield one continuation piece by piece, as it is drawn; what may belong to a stop is held back.
+
+        Raises:
+            DataError, ConfigError: the prompt cannot be read, or the pattern cannot be met.
+        """
+        text, shown, held = "", 0, max(map(len, wish.stop), default=1) - 1
+        for drawn in self._drawn([prompt], wish):
+            symbol = int(drawn.symbols[0])
+            if bool(drawn.active[0]) and symbol < len(self.spelled):
+                text += self.spelled[symbol]
+            ready = max(shown, len(text) - held)
+            if any(stop in text for stop in wish.stop):
+                break
+            if ready > shown:
+                yield text[shown:ready]
+            shown = ready
+        yield cut(text, wish.stop)[shown:]
+
+    def write(self, prompts: Sequence[str], wish: Wish) -> list[Continuation]:
+        """Return a continuation of each prompt; number i depends on its prompt and the seed alone.
+
+        Raises:
+            DataError, ConfigError: a prompt cannot be read, or the pattern cannot be met.
+        """
+        texts, nats, ended = [""] * len(prompts), torch.zeros(len(prompts)).double(), [False] * len(prompts)
+        for drawn in self._drawn(prompts, wish):
+            nats -= drawn.log_probs.double() * drawn.active
+            rows = zip(drawn.symbols.tolist(), drawn.active.tolist(), strict=True)
+            for row, (symbol, active) in enumerate(rows):
+                if active and symbol < len(self.spelled):
+                    texts[row] += self.spelled[symbol]
+                ended[row] = ended[row] or (active and symbol >= len(self.spelled))
+        whole = [e or self._whole(t, wish) for t, e in zip(texts, ended, strict=True)]
+        parts = zip(prompts, texts, nats.tolist(), whole, strict=True)
+        return [Continuation(p, cut(t, wish.stop), n, e) for p, t, n, e in parts]
+
+    def search(self, prompt: str, width: int, alpha: float, wish: Wish) -> list[Continuation]:
+        """Return the likeliest continuations that a beam of this width finds, the best first.
+
+        Raises:
+            DataError, ConfigError: the prompt cannot be read, or the wish is for what a search does not do.
+        """
+        if wish.stop or wish.pattern or wish.choice != Choice() or self.helper is not None:
+            raise ConfigError("a beam looks for the likeliest texts: leave stops, patterns and cuts out")
+        cond = labels_for(self.run, wish.label, 1, wish.seed) if wish.label is not None else None
+        found = beam_search(self.model, self.view.read([prompt]), width, wish.length, alpha, cond)
+        lengths, nats = found.lengths[0].tolist(), (-found.log_probs[0]).tolist()
+        rows = zip(found.values[0].tolist(), lengths, nats, strict=True)
+        return [
+            Continuation(prompt, "".join(self.spelled[s] for s in row[:n]), cost, n < wish.length)
+            for row, n, cost in rows
+            if cost < float("inf")
+        ]
+
+    def _whole(self, text: str, wish: Wish) -> bool:
+        stopped = any(stop in text for stop in wish.stop)
+        return stopped or (wish.pattern is not None and self._matches(wish.pattern, 1).matched(text))
+
+    def _matches(self, pattern: str, rows: int) -> Matches:
+        return Matches(pattern, self.spelled, self.model.alphabet.outputs, rows)
+
+    def _drawn(self, prompts: Sequence[str], wish: Wish) -> Iterator[Drawn]:
+        rows = len(prompts)
+        read = self.view.read(prompts)
+        cond = labels_for(self.run, wish.label, rows, wish.seed) if wish.label is not None else None
+        noise = SampleNoise(wish.seed, torch.arange(rows))
+        if self.helper is not None:
+            if wish.stop or wish.pattern:
+                raise ConfigError("a helper cannot guess under stops or a pattern: leave one of them out")
+            return speculate(self.model, self.helper, read, noise, wish.length, wish.choice, cond)
+        return self._streamed(read, noise, wish, cond)
+
+    def _streamed(
+        self, read: Padded, noise: SampleNoise, wish: Wish, cond: torch.Tensor | None
+    ) -> Iterator[Drawn]:
+        outputs, rows = self.model.alphabet.outputs, len(read.lengths)
+        parts: list[Constraint] = []
+        if wish.stop:
+            parts.append(StopAt(wish.stop, self.spelled, outputs, rows))
+        if wish.pattern is not None:
+            parts.append(self._matches(wish.pattern, rows))
+        together = Together(parts) if parts else None
+        return stream(self.model, read, noise, wish.length, wish.choice, cond, together)
+
+
+def cut(text: str, stops: Sequence[str]) -> str:
+    """Return a text up to the first of the stops."""
+    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]

@@ -1,0 +1,220 @@
+"""Laws of every network that reads from left to right: sums, causality, cached = whole, mixed lengths."""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from genloom.core import registry
+from genloom.core.errors import DataError
+from genloom.core.events import Binary, Categorical, Leaf, Length, Padded
+from genloom.core.likelihood import Bound
+from genloom.core.objective import Clock
+from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.nn.sequences import SequenceModel
+
+FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),
+    "grouped queries": ("seq.gpt", {"width": 16, "layers": 2, "heads": 4, "groups": 2}),
+    "lstm": ("seq.lstm", {"units": 5, "layers": 2, "embedding": 4}),
+    "gru": ("seq.lstm", {"cell": "gru", "units": 5, "layers": 2, "embedding": 4}),
+    "rnn": ("seq.lstm", {"cell": "rnn", "units": 5, "layers": 1, "embedding": 4}),
+}
+LABEL = Leaf((), Categorical(3))
+VARYING = Leaf((Length(4),), Categorical(3))
+FIXED = Leaf((4,), Categorical(3))
+LONG = Leaf((Length(12),), Categorical(5))
+NOISE = SampleNoise(0, torch.arange(1))
+every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+def make(family: str, event: Leaf, cond: Leaf | None = None) -> SequenceModel:
+    """Return a float64 model with random weights everywhere, so that every dependence shows."""
+    torch.manual_seed(0)
+    name, settings = FAMILIES[family]
+    model = registry.load(name).config(**settings).build(event, cond).double()
+    assert isinstance(model, SequenceModel)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(torch.randn_like(p) * 0.5)
+    return model
+
+
+def everything(event: Leaf) -> Padded | Tensor:
+    """Return every item of ``VARYING`` or ``FIXED``."""
+    whole = torch.tensor(list(itertools.product(range(3), repeat=4)))
+    if event is FIXED:
+        return whole
+    parts = [torch.unique(whole[:, :n], dim=0) for n in range(1, 5)]
+    rows = [torch.zeros(1, 4, dtype=torch.int64)]
+    rows += [torch.cat([part, torch.zeros(len(part), 4 - part.shape[1]).long()], 1) for part in parts]
+    lengths = [torch.full((len(part),), n) for n, part in enumerate(rows[:1] + parts)]
+    return Padded(torch.cat(rows), torch.cat(lengths))
+
+
+@torch.no_grad()
+def probabilities(model: SequenceModel, items: Padded | Tensor, cond: Tensor | None = None) -> Tensor:
+    found = model.log_prob(items, cond, noise=NOISE)
+    assert found.kind is Bound.EXACT
+    return found.value.exp()
+
+
+@every_family
+@pytest.mark.parametrize("event", [VARYING, FIXED], ids=["varying", "fixed"])
+def test_probabilities_of_all_items_sum_to_one(family: str, event: Leaf) -> None:
+    model, items = make(family, event, LABEL), everything(event)
+    count = 81 if event is FIXED else 121
+    for cond in (None, torch.full((count,), 1)):
+        p = probabilities(model, items, cond)
+        assert len(p) == count
+        assert float(p.sum()) == pytest.approx(1, abs=1e-12)
+        assert float(p.max() / p.min()) > 10
+
+
+@every_family
+@pytest.mark.parametrize("event", [VARYING, FIXED], ids=["varying", "fixed"])
+def test_samples_follow_the_probabilities(family: str, event: Leaf) -> None:
+    model, n, every = make(family, event), 20_000, everything(event)
+    p = probabilities(model, every)
+    drawn = names(model.sample(SampleNoise(3, torch.arange(n))))
+    counts = torch.tensor([drawn[name] for name in listed(every)]).double()
+    assert int(counts.sum()) == n
+    often = n * p > 5
+    deviation = (counts - n * p)[often].square() / (n * p * (1 - p))[often]
+    assert float(deviation.sum()) < len(deviation) + 5 * (2 * len(deviation)) ** 0.5
+
+
+def listed(items: Padded | Tensor) -> list[tuple[int, ...]]:
+    """Return the symbols of each item."""
+    if isinstance(items, Tensor):
+        return [tuple(row) for row in items.tolist()]
+    rows = zip(items.values.tolist(), items.lengths.tolist(), strict=True)
+    return [tuple(row[:n]) for row, n in rows]
+
+
+def names(items: object) -> Counter[tuple[int, ...]]:
+    """Count items by their symbols."""
+    assert isinstance(items, Padded | Tensor)
+    return Counter(listed(items))
+
+
+@every_family
+def test_a_symbol_sees_those_before_it_and_no_other(family: str) -> None:
+    """Changing a symbol changes the logits after it, from its own place on, and none before."""
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (1, 12), generator=generator("causal"))
+    with torch.no_grad():
+        whole = network(symbols)
+        for place in range(12):
+            other = symbols.clone()
+            other[:, place] = (other[:, place] + 1) % 5
+            moved = (network(other) != whole).any(-1)[0]
+            assert moved.tolist() == [i >= place for i in range(12)]
+
+
+@every_family
+def test_reading_step_by_step_equals_reading_at_once(family: str) -> None:
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (3, 12), generator=generator("steps"))
+    with torch.no_grad():
+        whole = network(symbols)
+        for sizes in ([1] * 12, [5, 1, 6], [12]):
+            reader = network.reader(3, 12)
+            parts = [reader.read(part) for part in symbols.split(sizes, 1)]
+            assert torch.allclose(torch.cat(parts, 1), whole, atol=1e-10, rtol=0)
+
+
+@every_family
+def test_prompts_of_mixed_lengths_equal_one_by_one(family: str) -> None:
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (4, 12), generator=generator("mixed"))
+    first, more = torch.tensor([3, 6, 1, 5]), torch.tensor([2, 0, 1, 2])
+    with torch.no_grad():
+        whole = network(symbols)
+        reader = network.reader(4, 12)
+        read = reader.read(symbols[:, :6], first)
+        for row, n in enumerate(first.tolist()):
+            assert torch.allclose(read[row, :n], whole[row, :n], atol=1e-10, rtol=0)
+        places = (first[:, None] + torch.arange(2)).clamp_max(11)
+        again = reader.read(symbols.gather(1, places), more)
+        last = reader.read(symbols.gather(1, (first + more)[:, None]))
+    for row, (a, b) in enumerate(zip(first.tolist(), more.tolist(), strict=True)):
+        assert torch.allclose(again[row, :b], whole[row, a : a + b], atol=1e-10, rtol=0)
+        assert torch.allclose(last[row, 0], whole[row, a + b], atol=1e-10, rtol=0)
+
+
+@every_family
+def test_a_reader_goes_on_with_the_sequences_selected(family: str) -> None:
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (3, 12), generator=generator("select"))
+    rows = torch.tensor([2, 0, 0, 1])
+    with torch.no_grad():
+        whole = network(symbols)[rows]
+        reader = network.reader(3, 12)
+        reader.read(symbols[:, :7])
+        reader.select(rows)
+        assert torch.allclose(reader.read(symbols[rows, 7:]), whole[:, 7:], atol=1e-10, rtol=0)
+
+
+@every_family
+def test_what_was_read_can_be_forgotten(family: str) -> None:
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (3, 12), generator=generator("rewind"))
+    back, rest = torch.tensor([0, 3, 6]), torch.arange(5)
+    with torch.no_grad():
+        whole = network(symbols)
+        reader = network.reader(3, 13)
+        for part in symbols[:, :7].split([2, 1, 3, 1], 1):
+            reader.read(part)
+        reader.rewind(back)
+        places = (7 - back)[:, None] + rest
+        again = reader.read(symbols.gather(1, places))
+        assert torch.allclose(again, whole[torch.arange(3)[:, None], places], atol=1e-10, rtol=0)
+
+
+@every_family
+def test_classes_matter_and_none_is_one_of_its_own(family: str) -> None:
+    model = make(family, VARYING, LABEL)
+    items = everything(VARYING)
+    found = [probabilities(model, items, torch.full((121,), c)) for c in range(4)]
+    assert all(not torch.allclose(a, b) for a, b in itertools.combinations(found, 2))
+    assert torch.equal(found[3], probabilities(model, items))
+
+
+@every_family
+def test_training_drops_channels_and_hides_labels(family: str) -> None:
+    """Without dropout the loss is the mean of log_prob; with it, another; hidden labels count as none."""
+    name, settings = FAMILIES[family]
+    losses = {}
+    items = everything(VARYING)
+    for dropout, hidden in ((0.0, 0.0), (0.5, 0.0), (0.0, 0.9)):
+        config = registry.load(name).config(**settings, dropout=dropout, label_dropout=hidden)
+        torch.manual_seed(0)
+        model = config.build(VARYING, LABEL)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn_like(p) * 0.5)
+        batch = {"x": items, "cond": torch.full((121,), 1)}
+        objective = config.stages(model)[0].objective
+        assert objective is not None
+        loss = objective.phases[0].loss
+        assert loss is not None
+        noise = TrainNoise(generator("law"), 121, 0, 121)
+        losses[dropout, hidden] = float(loss(batch, noise, Clock(1, 2)).total.detach())
+        scored = [-probabilities(model, items, c).log() / 4 for c in (batch["cond"], None)]
+    assert losses[0.0, 0.0] == pytest.approx(float(scored[0].mean()), rel=1e-6)
+    assert abs(losses[0.5, 0.0] - losses[0.0, 0.0]) > 1e-3
+    kept = TrainNoise(generator("law"), 121, 0, 121).uniform() >= 0.9
+    assert losses[0.0, 0.9] == pytest.approx(float(torch.where(kept, *scored).mean()), rel=1e-6)
+
+
+def test_what_they_do_not_take() -> None:
+    for name in ("seq.gpt", "seq.lstm"):
+        with pytest.raises(DataError, match="sequences of symbols"):
+            registry.load(name).config().build(Leaf((4,), Binary()), None)
+    with pytest.raises(DataError, match="with their lengths"):
+        probabilities(make("rnn", VARYING), torch.zeros(2, 4, dtype=torch.int64))
