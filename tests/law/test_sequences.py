@@ -20,6 +20,7 @@ from genloom.nn.sequences import SequenceModel
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),
     "grouped queries": ("seq.gpt", {"width": 16, "layers": 2, "heads": 4, "groups": 2}),
+    "state space": ("seq.ssm", {"width": 4, "layers": 2, "head": 4, "keys": 3}),
     "lstm": ("seq.lstm", {"units": 5, "layers": 2, "embedding": 4}),
     "gru": ("seq.lstm", {"cell": "gru", "units": 5, "layers": 2, "embedding": 4}),
     "rnn": ("seq.lstm", {"cell": "rnn", "units": 5, "layers": 1, "embedding": 4}),
@@ -213,7 +214,7 @@ def test_training_drops_channels_and_hides_labels(family: str) -> None:
 
 
 def test_what_they_do_not_take() -> None:
-    for name in ("seq.gpt", "seq.lstm"):
+    for name in ("seq.gpt", "seq.lstm", "seq.ssm"):
         with pytest.raises(DataError, match="sequences of symbols"):
             registry.load(name).config().build(Leaf((4,), Binary()), None)
     with pytest.raises(DataError, match="with their lengths"):

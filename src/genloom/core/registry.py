@@ -45,6 +45,7 @@ BUILT_IN: Mapping[str, str] = {
     "seq.ngram": "genloom.families.seq_ngram",
     "seq.lstm": "genloom.families.seq_lstm",
     "seq.gpt": "genloom.families.seq_gpt",
+    "seq.ssm": "genloom.families.seq_ssm",
 }
 
 SHOWN = frozenset(

@@ -12,11 +12,8 @@ from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.sequences import Alphabet
-from genloom.nn.sequences import SequenceModel, maximum_likelihood, sequence_model
+from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
 from genloom.nn.transformer import CausalTransformer
-
-SHORT = 64
-"""Up to this many symbols a small network suffices."""
 
 
 class Config(card.Config):

@@ -6,6 +6,7 @@ Shapes: B batch, L positions, T symbols read at once, D width of the embedding, 
 """
 
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Literal, Self
 
 import torch
@@ -17,21 +18,18 @@ from genloom.core.card import Card, Reference
 from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
-from genloom.core.randomness import Noise
-from genloom.core.sequences import Alphabet, Reader
-from genloom.nn.decoding import Tape
-from genloom.nn.dropout import Map, channel_dropout, identity
+from genloom.core.sequences import Alphabet
+from genloom.nn.dropout import Map
+from genloom.nn.recurrent import RecurrentNetwork, State, States
 from genloom.nn.sequences import (
+    SHORT,
     SequenceModel,
-    SequenceNetwork,
     maximum_likelihood,
     sequence_model,
 )
 
 Cell = Literal["lstm", "gru", "rnn"]
 CELLS: Mapping[Cell, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
-SHORT = 64
-"""Up to this many symbols a small network suffices."""
 
 
 class Config(card.Config):
@@ -67,18 +65,11 @@ class Config(card.Config):
         return [Stage("fit", objective, self.batch_size)]
 
 
-State = tuple[Tensor, ...]
-"""What a layer remembers, each (1, B, U): its output, and of an LSTM its memory cells."""
+class Network(RecurrentNetwork):
+    """An embedding, recurrent layers, and a linear map to logits.
 
-States = list[State | None]
-"""Those of all layers, None before the first symbol."""
-
-REMEMBERED = 16
-"""Readings that can be undone without reading all anew."""
-
-
-class Network(SequenceNetwork):
-    """An embedding, recurrent layers, and a linear map to logits."""
+    The state of a layer is its output (B, 1, U), and of an LSTM its memory cells as well.
+    """
 
     def __init__(
         self, alphabet: Alphabet, cell: Cell, embedding: int, units: int, layers: int, dropout: float
@@ -93,79 +84,27 @@ class Network(SequenceNetwork):
             for layer in self.layers:
                 remembering(layer)
 
-    def forward(self, symbols: Tensor, noise: Noise | None = None) -> Tensor:
-        return self.read(symbols, [None] * len(self.layers), channel_dropout(self.dropout, noise))[0]
-
     def read(self, symbols: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
-        """Return the logits of what follows each symbol, (B, T, V), and the new states of the layers."""
-        x, left = drop(self.embedding(symbols)), States()
-        for layer, state in zip(self.layers, states, strict=True):
-            x, state = layer(x, single(state))
-            left.append(state if isinstance(state, tuple) else (state,))
+        x, left = drop(self.embedding(symbols)), list[State]()
+        for layer, state in zip_longest(self.layers, states):
+            x, found = layer(x, None if state is None else as_torch_has_it(state))
+            left.append(tuple(p.transpose(0, 1) for p in (found if isinstance(found, tuple) else (found,))))
             x = drop(x)
         return self.head(x), left
 
-    def reader(self, rows: int, longest: int) -> "StateReader":  # noqa: ARG002
-        return StateReader(self, rows)
 
-
-def single(state: State | None) -> Tensor | State | None:
-    """Return a state as the layers of torch take it."""
-    return state[0] if state is not None and len(state) == 1 else state
+def as_torch_has_it(state: State) -> Tensor | State:
+    """Return a state (B, 1, U) as torch's layers take it: (1, B, U), and a pair only where there are two."""
+    parts = tuple(part.transpose(0, 1).contiguous() for part in state)
+    return parts if len(parts) > 1 else parts[0]
 
 
 def remembering(layer: nn.Module) -> None:
     """Set the biases of an LSTM's forget gates to 1 together, so that memories last from the start."""
-    assert isinstance(layer, nn.LSTM)
     with torch.no_grad():
         for name, bias in layer.named_parameters():
             if name.startswith("bias"):
                 bias.chunk(4)[1].fill_(0.5)
-
-
-class StateReader(Reader):
-    """Reads with the states of the layers at hand, and remembers a few earlier ones to go back to."""
-
-    def __init__(self, network: Network, rows: int) -> None:
-        self.network, self.tape = network, Tape(rows)
-        self.states: States = [None] * len(network.layers)
-        self.past: list[tuple[Tensor, States]] = []
-
-    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
-        self.past = [*self.past[1 - REMEMBERED :], (self.tape.lengths, self.states)]
-        self.tape.write(symbols, counts)
-        if counts is None or bool((counts == symbols.shape[1]).all()):
-            logits, self.states = self.network.read(symbols, self.states, identity)
-            return logits
-        parts = []
-        for place, symbol in enumerate(symbols.split(1, 1)):
-            logits, states = self.network.read(symbol, self.states, identity)
-            moved = place < counts
-            self.states = [kept(a, b, moved) for a, b in zip(self.states, states, strict=True)]
-            parts.append(logits)
-        return torch.cat(parts, 1)
-
-    def select(self, rows: Tensor) -> None:
-        self.tape.select(rows)
-        self.states = [s if s is None else tuple(part[:, rows] for part in s) for s in self.states]
-        self.past = []
-
-    def rewind(self, counts: Tensor) -> None:
-        wanted = self.tape.lengths - counts
-        blank: States = [None] * len(self.network.layers)
-        found = [past for past in self.past if bool((past[0] <= wanted).all())]
-        self.tape.lengths, self.states = found[-1] if found else (torch.zeros_like(wanted), blank)
-        left = wanted - self.tape.lengths
-        self.past = found[:-1]
-        if bool(left.any()):
-            self.read(self.tape.part(self.tape.lengths, int(left.max())), left)
-
-
-def kept(old: State | None, new: State | None, moved: Tensor) -> State:
-    """Return the new states (1, B, U) of sequences that moved on, and the old ones of the others."""
-    assert new is not None
-    before = old or tuple(torch.zeros_like(part) for part in new)
-    return tuple(torch.where(moved[:, None], a, b) for a, b in zip(new, before, strict=True))
 
 
 CARD = Card(

@@ -22,6 +22,9 @@ from genloom.core.sequences import Alphabet, Reader
 from genloom.nn.decoding import draw_items, wide
 from genloom.nn.labels import hide_labels
 
+SHORT = 64
+"""Up to this many symbols an item a small network suffices."""
+
 
 class SequenceNetwork(nn.Module, ABC):
     """Predicts each symbol of a sequence from those before it.

@@ -16,15 +16,11 @@ from torch.nn import functional as F
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
 from genloom.nn.dropout import Map, channel_dropout, identity
+from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
 
 BASE = 10_000.0
 """Of the wavelengths of rotary positions."""
-
-
-def norm(x: Tensor) -> Tensor:
-    """Return x (..., D) with a root mean square of 1. Zhang & Sennrich 2019, arXiv:1910.07467, equation 4."""
-    return F.rms_norm(x, (x.shape[-1],), eps=1e-6)
 
 
 def angles(longest: int, size: int) -> Tensor:
@@ -175,8 +171,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, step: Step, layer: int, drop: Map) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        x = x + drop(self.attention(norm(x), step, layer))
-        return x + drop(self.gated(norm(x)))
+        x = x + drop(self.attention(rms_norm(x), step, layer))
+        return x + drop(self.gated(rms_norm(x)))
 
 
 def gated_width(width: int) -> int:
@@ -220,7 +216,7 @@ class CausalTransformer(SequenceNetwork):
         x = drop(self.embedding(symbols))
         for layer, block in enumerate(self.blocks):
             x = block(x, step, layer, drop)
-        return F.linear(norm(x), self.embedding.weight[: self.outputs])
+        return F.linear(rms_norm(x), self.embedding.weight[: self.outputs])
 
     def reader(self, rows: int, longest: int) -> "CachedReader":
         size = self.turn.shape[-1] * 2
