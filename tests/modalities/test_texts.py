@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
+import genloom
 from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Leaf, Length, Padded
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.randomness import SampleNoise
 from genloom.modalities.base import Dataset
+from genloom.modalities.characters import CODE_POINTS, TextView, to_items, to_texts
 from genloom.modalities.datasets import DataOptions, from_json, open_data
-from genloom.modalities.texts import CODE_POINTS, Texts, to_items, to_texts
+from genloom.modalities.texts import Texts
 
 LINES = [f"line {'äöü€😀'[i % 5]}{i}" for i in range(60)]
 
@@ -40,7 +42,7 @@ def test_a_long_text_is_cut_into_blocks_in_its_own_order(tmp_path: Path) -> None
     assert "".join(to_texts(data.train.items)) == text[:800]
     assert "".join(to_texts(data.test.items)) == text[904:1004]
     assert data.notes == ("left out 5 characters at the ends of splits that fill no block",)
-    (view,) = data.modality.views()
+    view, *_ = data.modality.views()
     assert view.event == Leaf((10,), Categorical(27))
     assert data.modality.count_units(data.test.items).tolist() == [10] * 10
 
@@ -49,7 +51,7 @@ def test_training_blocks_are_cut_at_random_places_of_the_text(tmp_path: Path) ->
     text = "".join(chr(0x4E00 + i) for i in range(1000))
     (tmp_path / "long.txt").write_text(text, encoding="utf-8")
     data = open_data(str(tmp_path / "long.txt"), DataOptions(block=10, limit=30))
-    (view,) = data.modality.views()
+    view, *_ = data.modality.views()
     encoded = view.encode(data.train.items)
     stretched = view.stretch(encoded)
     noise = SampleNoise(0, torch.arange(30))
@@ -61,7 +63,7 @@ def test_training_blocks_are_cut_at_random_places_of_the_text(tmp_path: Path) ->
 
 
 def test_characters_are_seen_and_restored(lines: Dataset) -> None:
-    (view,) = lines.modality.views()
+    view, *_ = lines.modality.views()
     assert isinstance(lines.modality, Texts)
     k = len(lines.modality.alphabet) + 1
     assert view.event == Leaf((Length(lines.test.items.shape[1]),), Categorical(k))
@@ -73,7 +75,7 @@ def test_characters_are_seen_and_restored(lines: Dataset) -> None:
 
 
 def test_an_unknown_character_costs_as_much_as_finding_it_among_all_others(lines: Dataset) -> None:
-    (view,) = lines.modality.views()
+    view, *_ = lines.modality.views()
     assert isinstance(lines.modality, Texts)
     width = lines.test.items.shape[1]
     items = torch.nn.functional.pad(to_items(["line ?!", "line 1"]), (0, width - 7))
@@ -130,3 +132,74 @@ def test_sums_are_right_and_the_same_each_time() -> None:
         left, total = text.split("=")
         assert sum(map(int, left.split("+"))) == int(total)
     assert data.fingerprint == open_data("sums", DataOptions(points=200)).fingerprint
+
+
+ODD = ["plain", "äöü", "日本語", "a😀b", "tab\there"] * 12
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Dataset:
+    path = tmp_path / "odd.txt"
+    path.write_text("\n".join(ODD) + "\n", encoding="utf-8")
+    return open_data(str(path), DataOptions(vocabulary=300))
+
+
+@pytest.mark.parametrize("name", ["bytes", "bpe"])
+def test_bytes_and_pairs_spell_every_text(odd: Dataset, name: str) -> None:
+    (view,) = (v for v in odd.modality.views() if v.name == name)
+    assert isinstance(view, TextView)
+    assert isinstance(view.event, Leaf)
+    items = to_items([*set(ODD), "new ÿ"])
+    seen = view.perturb(view.encode(items), SampleNoise(0, torch.arange(len(items))))
+    assert isinstance(seen, Padded)
+    assert seen.values.shape[1] >= int(seen.lengths.max())
+    assert torch.equal(view.decode(seen), items)
+    spelled = view.spell()
+    assert len(spelled) == view.event.kind.k
+    for row, n, text in zip(seen.values.tolist(), seen.lengths.tolist(), to_texts(items), strict=True):
+        assert b"".join(spelled[s] for s in row[:n]).decode() == text
+    kinds = {"bytes": Bound.EXACT, "bpe": Bound.LOWER}
+    assert view.to_data(LogProb(torch.zeros(6), Bound.EXACT), seen).kind is kinds[name]
+
+
+def test_pairs_are_learnt_and_kept(odd: Dataset) -> None:
+    first, *_ = odd.modality.views()
+    assert (first.name, [v.name for v in odd.modality.views()]) == ("bpe", ["bpe", "characters", "bytes"])
+    assert isinstance(first, TextView)
+    assert int(first.read(["plain"]).lengths[0]) < 5
+    (again, *_) = from_json(odd.modality.describe()).views()
+    assert isinstance(again, TextView)
+    assert torch.equal(again.read(ODD).values, first.read(ODD).values)
+    with pytest.raises(DataError, match="is no text"):
+        open_data("digits", DataOptions(vocabulary=300))
+
+
+def test_training_blocks_of_pairs_are_cut_before_they_are_spelt(tmp_path: Path) -> None:
+    text = "".join(chr(0x4E00 + i) for i in range(400))
+    (tmp_path / "long.txt").write_text(text, encoding="utf-8")
+    options = DataOptions(block=10, vocabulary=256, text="blocks")
+    view, *_ = open_data(str(tmp_path / "long.txt"), options).modality.views()
+    items = to_items([text[i : i + 10] for i in range(0, 200, 10)])
+    noise = SampleNoise(0, torch.arange(20))
+    cut = to_texts(view.decode(view.perturb(view.stretch(view.encode(items)), noise)))
+    assert all(len(piece) == 10 and piece in text for piece in cut)
+    assert len({text.index(piece) % 10 for piece in cut}) > 3
+
+
+@pytest.mark.parametrize("family", ["seq.ngram", "seq.lstm"])
+@pytest.mark.parametrize("name", ["bytes", "bpe"])
+def test_texts_of_bytes_go_on(odd: Dataset, tmp_path: Path, family: str, name: str) -> None:
+    (tmp_path / "some.txt").write_text("\n".join(ODD) + "\n", encoding="utf-8")
+    trained = genloom.fit(
+        family,
+        tmp_path / "some.txt",
+        out=tmp_path / "run",
+        view=name,
+        data={"vocabulary": 300},
+        train={} if family == "seq.ngram" else {"steps": 3},
+    )
+    found = trained.continue_texts(["日", "a", "Ω"], length=6, seed=1)
+    assert all("\ufffd" not in one.text for one in found)
+    (matched,) = trained.continue_texts(["p"], length=12, pattern="[a-z]{2}x")
+    assert matched.text.startswith("x") or len(matched.text) >= 2
+    assert trained.sample(3).shape[1] == odd.modality.longest

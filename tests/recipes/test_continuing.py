@@ -9,7 +9,7 @@ import torch
 
 import genloom
 from genloom.core.errors import ConfigError, DataError, Unsupported
-from genloom.modalities.texts import to_items
+from genloom.modalities.characters import to_items
 from genloom.nn.decoding import Choice
 from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.runs import open_run

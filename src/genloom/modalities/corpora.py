@@ -12,7 +12,7 @@ import torch
 from genloom.core.errors import DataError
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Form, Reading, Split
-from genloom.modalities.texts import to_items
+from genloom.modalities.characters import to_items
 
 LEAST_LINES = 20
 """A file with fewer lines is one long text."""

@@ -47,6 +47,9 @@ class DataOptions(BaseModel):
         "auto", description="items of a text file: its lines, or consecutive blocks of the whole"
     )
     block: int = Field(256, ge=2, le=65_536, description="characters of a block of a long text")
+    vocabulary: int | None = Field(
+        None, ge=256, le=65_536, description="learn so many byte pairs from texts, and see those"
+    )
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -217,7 +220,7 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
     kind = f"blocks of {longest} characters" if form == "blocks" else f"lines of up to {longest} characters"
     return Dataset(
         name=name,
-        modality=Texts.fit(train.items, longest, form),
+        modality=Texts.fit(train.items, longest, form, options.vocabulary),
         train=train,
         valid=found["valid"],
         test=found["test"],
@@ -232,6 +235,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
     """Refuse options that would have no effect."""
     if reading.text is not None and (options.binarise != "none" or options.size is not None):
         raise DataError(f"{name} is a text: leave --data.binarise and --data.size out")
+    if reading.text is None and options.vocabulary is not None:
+        raise DataError(f"{name} is no text: leave --data.vocabulary out")
     if reading.text is None and options.text != "auto":
         raise DataError(f"{name} is no text file: leave --data.text out")
     if reading.columns and options.binarise != "none":

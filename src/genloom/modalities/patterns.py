@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from genloom.core.errors import ConfigError, DataError
-from genloom.modalities.texts import UNKNOWN
 from genloom.nn.decoding import Constraint
 
 PATIENCE = 2.0
@@ -18,19 +17,24 @@ class Written:
     """Texts in the making.
 
     Args:
-        spelled: what each symbol stands for.
+        spelled: the UTF-8 that each symbol stands for.
     """
 
-    def __init__(self, spelled: Sequence[str], rows: int) -> None:
-        self.spelled, self.texts = spelled, [""] * rows
+    def __init__(self, spelled: Sequence[bytes], rows: int) -> None:
+        self.spelled, self.parts = spelled, [b""] * rows
         self.open = [True] * rows
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts, without a character that is not whole yet."""
+        return [part.decode("utf-8", "ignore") for part in self.parts]
 
     def add(self, symbols: Tensor, active: Tensor) -> None:
         """Add a symbol to each text that is active and does not end with it."""
         for row, (symbol, goes_on) in enumerate(zip(symbols.tolist(), active.tolist(), strict=True)):
             self.open[row] = goes_on and symbol < len(self.spelled)
             if self.open[row]:
-                self.texts[row] += self.spelled[symbol]
+                self.parts[row] += self.spelled[symbol]
 
 
 class StopAt(Constraint):
@@ -40,11 +44,11 @@ class StopAt(Constraint):
         outputs: V, what can come next.
     """
 
-    def __init__(self, stops: Sequence[str], spelled: Sequence[str], outputs: int, rows: int) -> None:
+    def __init__(self, stops: Sequence[str], spelled: Sequence[bytes], outputs: int, rows: int) -> None:
         self.stops, self.written, self.outputs = stops, Written(spelled, rows), outputs
 
     def allowed(self) -> Tensor:
-        return torch.ones(len(self.written.texts), self.outputs, dtype=torch.bool)
+        return torch.ones(len(self.written.parts), self.outputs, dtype=torch.bool)
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
         self.written.add(symbols, active)
@@ -55,9 +59,10 @@ class Matches(Constraint):
     """A text matches a regular expression from its first to its last character.
 
     It ends where it matches and the model ends it; where a model's texts have no ends, at the first match.
+    Symbols that are only parts of a character cannot come.
     """
 
-    def __init__(self, pattern: str, spelled: Sequence[str], outputs: int, rows: int) -> None:
+    def __init__(self, pattern: str, spelled: Sequence[bytes], outputs: int, rows: int) -> None:
         try:
             import regex
         except ImportError as error:
@@ -67,6 +72,7 @@ class Matches(Constraint):
         except regex.error as error:
             raise ConfigError(f"{pattern!r} is no regular expression: {error}") from error
         self.written, self.outputs = Written(spelled, rows), outputs
+        self.whole = [whole_characters(part) for part in spelled]
         self.ends = outputs > len(spelled)
         self.masks: dict[str, Tensor] = {}
 
@@ -90,7 +96,7 @@ class Matches(Constraint):
     def _mask(self, text: str) -> Tensor:
         """Return which symbols may follow a text, (V,)."""
         if text not in self.masks:
-            may = [part != chr(UNKNOWN) and bool(self._match(text + part)) for part in self.written.spelled]
+            may = [part is not None and bool(self._match(text + part)) for part in self.whole]
             mask = torch.tensor(may + [self.matched(text)] * self.ends)
             if not mask.any():
                 wanted = self.pattern.pattern
@@ -104,3 +110,11 @@ class Matches(Constraint):
             return self.pattern.fullmatch(text, partial=True, timeout=PATIENCE)
         except TimeoutError as error:
             raise ConfigError(f"matching {self.pattern.pattern!r} takes too long: simplify it") from error
+
+
+def whole_characters(part: bytes) -> str | None:
+    """Return the characters that UTF-8 stands for, None where there are none or not only whole ones."""
+    try:
+        return part.decode("utf-8") or None
+    except UnicodeDecodeError:
+        return None

@@ -226,7 +226,7 @@ class Muted(NextSymbol):
     """A model without some of its symbols: what is left of each distribution, as if they could not come."""
 
     def __init__(self, model: NextSymbol, silent: Sequence[int]) -> None:
-        self.model, self.silent = model, torch.tensor(silent)
+        self.model, self.silent = model, torch.tensor(silent, dtype=torch.int64)
         self.alphabet, self.longest, self.context = model.alphabet, model.longest, model.context
 
     def reader(self, rows: int, longest: int) -> Reader:

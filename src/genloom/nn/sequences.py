@@ -26,6 +26,10 @@ SHORT = 64
 """Up to this many symbols an item a small network suffices."""
 
 
+STRIDE = 16
+"""Steps in which batches of items of varying length are cut to the longest of them."""
+
+
 class SequenceNetwork(nn.Module, ABC):
     """Predicts each symbol of a sequence from those before it.
 
@@ -78,15 +82,19 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
         return self.network.reader(rows, longest)
 
     def targets(self, x: Value) -> tuple[Tensor, Tensor]:
-        """Return what is to be predicted (B, L), ends included, and which of it an item has."""
+        """Return what is to be predicted (B, L), ends included, and which of it an item has.
+
+        L is the number of places that some item has, in steps of ``STRIDE``.
+        """
         if not self.alphabet.ends:
             values = items(x, (self.longest,))
             return values, torch.ones_like(values, dtype=torch.bool)
         if not isinstance(x, Padded):
             raise DataError("items of varying length are needed, with their lengths")
         values, length = items(x.values, (self.longest,)), x.lengths[:, None]
-        place = torch.arange(self.longest)
-        return torch.where(place < length, values, self.alphabet.symbols), place <= length
+        width = min(self.longest, STRIDE * (1 + int(length.max()) // STRIDE))
+        place = torch.arange(width)
+        return torch.where(place < length, values[:, :width], self.alphabet.symbols), place <= length
 
 
 def sequence_model(

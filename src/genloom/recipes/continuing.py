@@ -10,8 +10,8 @@ from genloom.core.capabilities import NextSymbol, need
 from genloom.core.errors import ConfigError, Unsupported
 from genloom.core.events import Padded
 from genloom.core.randomness import SampleNoise
-from genloom.modalities.patterns import Matches, StopAt
-from genloom.modalities.texts import UNKNOWN, TextView
+from genloom.modalities.characters import TextView
+from genloom.modalities.patterns import Matches, StopAt, Written
 from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, Together, stream
 from genloom.nn.searching import beam_search
 from genloom.nn.speculating import speculate
@@ -67,18 +67,21 @@ class Writer:
     def _opened(self, run: Run) -> NextSymbol:
         model = run.load().eval()
         assert isinstance(model, nn.Module)
-        silent = [i for i, part in enumerate(self.spelled) if part == chr(UNKNOWN)]
+        silent = [i for i, part in enumerate(self.spelled) if not part]
         return Muted(need(model, NextSymbol, "continue"), silent)
 
     def notice(self, prompt: str, length: int) -> str:
         """Say what of a text the model will not see; nothing if it sees all."""
         context = self.model.context
-        if context is None or len(prompt) + length <= context:
+        if context is None or self._symbols(prompt) + length <= context:
             return ""
         return (
             f"prompt and continuation are longer than the model's context of {context:,} symbols: "
             f"whenever it is full, the model goes on from the last {context // 2:,}"
         )
+
+    def _symbols(self, text: str) -> int:
+        return int(self.view.read([text]).lengths[0])
 
     def pieces(self, prompt: str, wish: Wish) -> Iterator[str]:
         """Yield one continuation piece by piece, as it is drawn; what may belong to a stop is held back.
@@ -86,18 +89,17 @@ class Writer:
         Raises:
             DataError, ConfigError: the prompt cannot be read, or the pattern cannot be met.
         """
-        text, shown, held = "", 0, max(map(len, wish.stop), default=1) - 1
+        written, shown, held = Written(self.spelled, 1), 0, max(map(len, wish.stop), default=1) - 1
         for drawn in self._drawn([prompt], wish):
-            symbol = int(drawn.symbols[0])
-            if bool(drawn.active[0]) and symbol < len(self.spelled):
-                text += self.spelled[symbol]
-            ready = max(shown, len(text) - held)
+            written.add(drawn.symbols, drawn.active)
+            (text,) = written.texts
             if any(stop in text for stop in wish.stop):
                 break
+            ready = max(shown, len(text) - held)
             if ready > shown:
                 yield text[shown:ready]
             shown = ready
-        yield cut(text, wish.stop)[shown:]
+        yield cut(written.texts[0], wish.stop)[shown:]
 
     def write(self, prompts: Sequence[str], wish: Wish) -> list[Continuation]:
         """Return a continuation of each prompt; number i depends on its prompt and the seed alone.
@@ -105,16 +107,14 @@ class Writer:
         Raises:
             DataError, ConfigError: a prompt cannot be read, or the pattern cannot be met.
         """
-        texts, nats, ended = [""] * len(prompts), torch.zeros(len(prompts)).double(), [False] * len(prompts)
+        written, ended = Written(self.spelled, len(prompts)), torch.zeros(len(prompts), dtype=torch.bool)
+        nats = torch.zeros(len(prompts), dtype=torch.float64)
         for drawn in self._drawn(prompts, wish):
+            written.add(drawn.symbols, drawn.active)
             nats -= drawn.log_probs.double() * drawn.active
-            rows = zip(drawn.symbols.tolist(), drawn.active.tolist(), strict=True)
-            for row, (symbol, active) in enumerate(rows):
-                if active and symbol < len(self.spelled):
-                    texts[row] += self.spelled[symbol]
-                ended[row] = ended[row] or (active and symbol >= len(self.spelled))
-        whole = [e or self._whole(t, wish) for t, e in zip(texts, ended, strict=True)]
-        parts = zip(prompts, texts, nats.tolist(), whole, strict=True)
+            ended |= drawn.active & (drawn.symbols >= len(self.spelled))
+        whole = [e or self._whole(t, wish) for t, e in zip(written.texts, ended.tolist(), strict=True)]
+        parts = zip(prompts, written.texts, nats.tolist(), whole, strict=True)
         return [Continuation(p, cut(t, wish.stop), n, e) for p, t, n, e in parts]
 
     def search(self, prompt: str, width: int, alpha: float, wish: Wish) -> list[Continuation]:
@@ -130,7 +130,7 @@ class Writer:
         lengths, nats = found.lengths[0].tolist(), (-found.log_probs[0]).tolist()
         rows = zip(found.values[0].tolist(), lengths, nats, strict=True)
         return [
-            Continuation(prompt, "".join(self.spelled[s] for s in row[:n]), cost, n < wish.length)
+            Continuation(prompt, spelt(self.spelled, row[:n]), cost, n < wish.length)
             for row, n, cost in rows
             if cost < float("inf")
         ]
@@ -164,6 +164,11 @@ class Writer:
             parts.append(self._matches(wish.pattern, rows))
         together = Together(parts) if parts else None
         return stream(self.model, read, noise, wish.length, wish.choice, cond, together)
+
+
+def spelt(spelled: Sequence[bytes], symbols: Sequence[int]) -> str:
+    """Return the text of symbols."""
+    return b"".join(spelled[s] for s in symbols).decode("utf-8", "ignore")
 
 
 def cut(text: str, stops: Sequence[str]) -> str:

@@ -1,0 +1,137 @@
+"""Texts as Unicode code points, and seen as characters.
+
+B batch, L characters of the longest item. Items are int32 code points (B, L), 0 after an item's end.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloom.core.errors import DataError
+from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value, tensor
+from genloom.core.likelihood import LogProb
+from genloom.core.randomness import Noise
+from genloom.modalities.base import Form, View
+
+CODE_POINTS = 0x110000
+"""Characters there are, by Unicode: code points below this number."""
+
+UNKNOWN = 0xFFFD
+"""What an unknown character is written as."""
+
+
+def to_items(texts: Sequence[str]) -> Tensor:
+    """Return the code points of texts, (n, L) int32, 0 after each one's end.
+
+    Raises:
+        DataError: a text holds the character 0.
+    """
+    rows = [np.array([ord(c) for c in text], dtype=np.int32) for text in texts]
+    items = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int32)
+    for item, row in zip(items, rows, strict=True):
+        if not row.all():
+            raise DataError("a text holds the character 0, which marks the end here: remove it")
+        item[: len(row)] = row
+    return torch.from_numpy(items)
+
+
+def to_texts(items: Tensor) -> list[str]:
+    """Return the texts of items."""
+    return ["".join(map(chr, row[: int(n)])) for row, n in zip(items.tolist(), lengths(items), strict=True)]
+
+
+def lengths(items: Tensor) -> Tensor:
+    """Return the numbers of characters (B,) int64."""
+    return (items != 0).sum(1)
+
+
+def neighbours(blocks: Tensor) -> Tensor:
+    """Return each block (n, L) with the one after it, (n, 2 L); the last with the one before."""
+    if len(blocks) < 2:
+        return blocks
+    first = torch.arange(len(blocks)).clamp_max(len(blocks) - 2)
+    return torch.cat((blocks[first], blocks[first + 1]), 1)
+
+
+def cut_anew(rows: Tensor, longest: int, noise: Noise) -> Tensor:
+    """Return a part of rows at a random place each, (n, longest); rows that are no longer as they are."""
+    if rows.shape[1] <= longest:
+        return rows
+    start = noise.integers(rows.shape[1] - longest, 1)
+    return rows.gather(1, start + torch.arange(longest))
+
+
+class TextView(View):
+    """A view whose values are symbols that spell texts."""
+
+    @abstractmethod
+    def spell(self) -> list[bytes]:
+        """Return the UTF-8 that each symbol stands for, perhaps part of a character; nothing if unknown."""
+
+    @abstractmethod
+    def read(self, texts: Sequence[str]) -> Padded:
+        """Return the symbols of texts of any length.
+
+        Raises:
+            DataError: a text holds what no symbol stands for.
+        """
+
+
+class CharacterView(TextView):
+    """Each character a category of those that the training texts hold, or the unknown one: exact.
+
+    An unknown character counts as any of the others that Unicode could have, all equally likely. Blocks are
+    consecutive: in training, each is cut anew from itself and its neighbour, at a random place.
+    """
+
+    name = "characters"
+
+    def __init__(self, alphabet: str, longest: int, form: Form) -> None:
+        self._known = torch.tensor(sorted(map(ord, alphabet)), dtype=torch.int32)
+        self._longest, self._form = longest, form
+        shape = (longest,) if form == "blocks" else (Length(longest),)
+        self.event: Event = Leaf(shape, Categorical(len(alphabet) + 1))
+
+    def encode(self, items: Tensor) -> Value:
+        """Return the places of characters in the alphabet, one past its end for an unknown one."""
+        place = torch.searchsorted(self._known, items.contiguous()).clamp_max(len(self._known) - 1)
+        place = torch.where(self._known[place] == items, place, len(self._known))
+        codes = torch.where(items == 0, 0, place).to(torch.int32)
+        return codes if self._form == "blocks" else Padded(codes, lengths(items))
+
+    def stretch(self, encoded: Value) -> Value:
+        return encoded if isinstance(encoded, Padded) else neighbours(tensor(encoded))
+
+    def perturb(self, encoded: Value, noise: Noise) -> Value:
+        if isinstance(encoded, Padded):
+            return Padded(encoded.values.long(), encoded.lengths)
+        return cut_anew(tensor(encoded), self._longest, noise).long()
+
+    def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
+        values = x.values if isinstance(x, Padded) else x
+        assert isinstance(values, Tensor)
+        unknown = (values == len(self._known)).sum(1) * math.log(CODE_POINTS - len(self._known))
+        return replace(log_prob, value=log_prob.value.double() - unknown)
+
+    def spell(self) -> list[bytes]:
+        return [*(chr(c).encode() for c in self._known.tolist()), b""]
+
+    def read(self, texts: Sequence[str]) -> Padded:
+        known = set(map(chr, self._known.tolist()))
+        if strange := [c for text in texts for c in text if c not in known]:
+            raise DataError(f"the training text has no {strange[0]!r}: leave it out of the prompt")
+        items = to_items(texts)
+        return Padded(torch.searchsorted(self._known, items).clamp_max(len(known) - 1), lengths(items))
+
+    def decode(self, x: Value) -> Tensor:
+        values = x.values if isinstance(x, Padded) else x
+        assert isinstance(values, Tensor)
+        letters = torch.cat([self._known, torch.tensor([UNKNOWN], dtype=torch.int32)])[values]
+        if not isinstance(x, Padded):
+            return letters
+        return letters.masked_fill(torch.arange(letters.shape[1]) >= x.lengths[:, None], 0)
