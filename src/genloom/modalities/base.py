@@ -14,8 +14,8 @@ from genloom.core.events import Event, Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise, generator
 
-Form = Literal["lines", "blocks"]
-"""Texts are lines, or consecutive blocks of one long text."""
+Form = Literal["lines", "documents", "blocks"]
+"""Texts are lines, whole texts of several lines or pieces of them, or consecutive blocks of one long text."""
 
 
 class View(ABC):

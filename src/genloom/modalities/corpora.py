@@ -95,6 +95,8 @@ def read_corpus(path: Path, form: Form | Literal["auto"], block: int, valid: flo
     Raises:
         DataError: the file is empty, no UTF-8, or too short for the splits.
     """
+    if form == "documents":
+        raise DataError(f"{path} is one text: documents are the files of a folder, or records of a file")
     text = read_file(path)
     lines = text.split("\n")
     whole = len(lines) <= LEAST_LINES or not all(line.strip() for line in lines[:-1])

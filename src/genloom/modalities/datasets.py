@@ -20,6 +20,7 @@ from genloom.modalities.homes import REMOTES, TABLES, locate
 from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
 from genloom.modalities.pictures import fit
 from genloom.modalities.readers import read_path
+from genloom.modalities.records import JSON_LINES, read_folder, read_records
 from genloom.modalities.tables import read_text
 from genloom.modalities.texts import Texts
 from genloom.modalities.toys import TOYS, draw_toy
@@ -44,8 +45,9 @@ class DataOptions(BaseModel):
     )
     angles: Unit | None = Field(None, description="unit of a table whose columns are all angles")
     text: Literal["auto"] | Form = Field(
-        "auto", description="items of a text file: its lines, or consecutive blocks of the whole"
+        "auto", description="items of texts: lines, consecutive blocks, or a folder's files as documents"
     )
+    column: str | None = Field(None, description="column of texts in JSON lines, CSV or Parquet")
     block: int = Field(256, ge=2, le=65_536, description="characters of a block of a long text")
     vocabulary: int | None = Field(
         None, ge=256, le=65_536, description="learn so many byte pairs from texts, and see those"
@@ -159,9 +161,13 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
             f"no data set is called {source!r} and no file or folder is there{nearest(source, names())}  "
             f"(names: {', '.join(names())})"
         )
+    shares = options.valid_fraction, options.test_fraction
     if path.suffix.lower() == ".txt" and (options.text != "auto" or is_prose(path)):
-        shares = options.valid_fraction, options.test_fraction
         return path.stem, read_corpus(path, options.text, options.block, *shares)
+    if path.is_dir() and options.text == "documents":
+        return path.name, read_folder(path, options.block, *shares, options.seed)
+    if path.suffix.lower() in JSON_LINES or options.column is not None:
+        return path.stem, read_records(path, options.column, options.label)
     return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
 
 
@@ -213,21 +219,23 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
     """Split texts and collect the alphabet of the training split."""
     _refuse_unused(name, reading, options)
     longest = max(part.items.shape[1] for part in reading.parts.values())
-    parts = {n: Split(pad(p.items, (0, longest - p.items.shape[1]))) for n, p in reading.parts.items()}
+    parts = {
+        n: Split(pad(p.items, (0, longest - p.items.shape[1])), p.labels) for n, p in reading.parts.items()
+    }
     shares = options.test_fraction, options.valid_fraction
     found, notes = splits.divide(parts, *shares, options.seed, distinct="all" in parts)
     train = _first(found["train"], options) if form == "blocks" else _limited(found["train"], options)
-    kind = f"blocks of {longest} characters" if form == "blocks" else f"lines of up to {longest} characters"
+    size = f"{longest} characters" if form == "blocks" else f"up to {longest} characters"
     return Dataset(
         name=name,
         modality=Texts.fit(train.items, longest, form, options.vocabulary),
         train=train,
         valid=found["valid"],
         test=found["test"],
-        classes=(),
+        classes=reading.classes,
         fingerprint=splits.fingerprint((train, found["valid"], found["test"]), form),
         notes=(*reading.notes, *notes),
-        description=f"{_counts(parts)} {kind} from {reading.origin}",
+        description=f"{_counts(parts)} {form} of {size} from {reading.origin}",
     )
 
 
@@ -237,6 +245,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is a text: leave --data.binarise and --data.size out")
     if reading.text is None and options.vocabulary is not None:
         raise DataError(f"{name} is no text: leave --data.vocabulary out")
+    if reading.text is None and options.column is not None:
+        raise DataError(f"{name} has no column of texts: leave --data.column out")
     if reading.text is None and options.text != "auto":
         raise DataError(f"{name} is no text file: leave --data.text out")
     if reading.columns and options.binarise != "none":

@@ -21,7 +21,7 @@ FEATURES = 512
 
 
 class Texts(Modality):
-    """Lines, each with its end, or blocks of equally many characters of a long text.
+    """Lines or documents, each with its end, or blocks of equally many characters of a long text.
 
     Args:
         alphabet: the characters that the training texts hold, each once.
@@ -50,8 +50,8 @@ class Texts(Modality):
         return (*pairs, CharacterView(self.alphabet, *size), ByteView(*size))
 
     def count_units(self, items: Tensor) -> Tensor:
-        """Return the numbers of characters (B,), the end of a line as one."""
-        return lengths(items) + (1 if self.form == "lines" else 0)
+        """Return the numbers of characters (B,), the end as one where items have ends."""
+        return lengths(items) + (0 if self.form == "blocks" else 1)
 
     def check(self, items: Tensor) -> None:
         if items.dtype != torch.int32 or items.dim() != 2 or len(items) == 0:
@@ -74,10 +74,10 @@ class Texts(Modality):
         return found
 
     def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
-        """Write ``items.txt``, a line each, or a file for each block; classes go before a tab."""
+        """Write ``items.txt``, a line each, or a file for each text of several; classes go before a tab."""
         folder.mkdir(parents=True, exist_ok=True)
         texts = to_texts(items)
-        if self.form == "blocks":
+        if self.form != "lines":
             paths = [folder / f"{i:05}.txt" for i in range(len(texts))]
             for path, text in zip(paths, texts, strict=True):
                 path.write_text(text, encoding="utf-8", newline="")

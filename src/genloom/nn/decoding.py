@@ -144,7 +144,8 @@ class Guided(Reader):
         nameless = symbols.masked_fill(symbols >= self.alphabet.outputs, self.alphabet.nameless)
         given = wide(self.given.read(symbols, counts)).log_softmax(-1)
         free = wide(self.free.read(nameless, counts)).log_softmax(-1)
-        return free + self.scale * (given - free)
+        gap = (given - free).masked_fill(free.isneginf(), 0)
+        return free + self.scale * gap
 
     def select(self, rows: Tensor) -> None:
         self.given.select(rows)
