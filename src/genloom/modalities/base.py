@@ -56,11 +56,11 @@ class View(ABC):
     def decode(self, x: Value) -> Tensor:
         """Return the items that values of ``event`` stand for, rounded and clamped to legal ones."""
 
-    def conditions(self, items: Tensor) -> Tensor | None:  # noqa: ARG002
+    def conditions(self, items: Tensor) -> Value | None:  # noqa: ARG002
         """Return the values of ``given`` that items hold, None where nothing is given."""
         return None
 
-    def join(self, items: Tensor, conditions: Tensor | None) -> Tensor:  # noqa: ARG002
+    def join(self, items: Tensor, conditions: Value | None) -> Tensor:  # noqa: ARG002
         """Return whole items from decoded ones and what they were given."""
         return items
 

@@ -54,12 +54,13 @@ class StandardisedView(View):
     def decode(self, x: Value) -> Tensor:
         return tensor(x).double() * self._sd[self._free] + self._mean[self._free]
 
-    def join(self, items: Tensor, conditions: Tensor | None) -> Tensor:
+    def join(self, items: Tensor, conditions: Value | None) -> Tensor:
         if conditions is None:
             return items
+        given = tensor(conditions).to(items)
         whole = items.new_empty(len(items), len(self._mean))
         whole[:, self._free] = items
-        whole[:, self._given] = conditions.to(items) * self._sd[self._given] + self._mean[self._given]
+        whole[:, self._given] = given * self._sd[self._given] + self._mean[self._given]
         return whole
 
 

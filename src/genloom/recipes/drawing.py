@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from genloom.core.errors import ConfigError
+from genloom.core.events import Value, tensor
 from genloom.core.serial import to_json
 from genloom.modalities.vectors import Vectors
 from genloom.recipes.evaluating import data_of
@@ -27,20 +27,20 @@ class Drawn:
 
 def conditions_for(
     run: Run, n: int, seed: int, label: str | int | None, given: Mapping[str, float] | None
-) -> Tensor | None:
+) -> Value | None:
     """Return what n samples are given.
 
     Args:
         label: a class by name or number, or ``each`` in turn; drawn as in the training data if absent.
-        given: the values of the given columns; those of the test rows in turn if absent.
+        given: the values of the given columns; what is given of the test items in turn if absent.
 
     Raises:
         ConfigError, DataError: the run knows no such class or column, or its data are gone.
     """
     modality = run.modality
-    if isinstance(modality, Vectors) and modality.given and label is None:
-        if given:
-            return run.view.conditions(modality.given_row(given).expand(n, -1))
+    if given and isinstance(modality, Vectors) and modality.given and label is None:
+        return run.view.conditions(modality.given_row(given).expand(n, -1))
+    if run.view.given is not None and not given and label is None:
         test = data_of(run).test
         return run.view.conditions(test.some(len(test)).items[torch.arange(n) % len(test)])
     if given:
@@ -71,9 +71,8 @@ def write_samples(
     conditions = conditions_for(run, n, seed, label, given)
     folder = check_folder(out or run.folder / "samples" / _name(seed, n, label, given), MARK)
     items = run.sample(run.load(), n, seed=seed, cond=conditions)
-    classes = (
-        [run.classes[i] for i in conditions.tolist()] if run.classes and conditions is not None else None
-    )
+    labels = tensor(conditions).tolist() if run.classes and conditions is not None else None
+    classes = None if labels is None else [run.classes[i] for i in labels]
     files = run.modality.write(items, classes, folder)
     path = write_picture(folder / "all", *run.modality.draw(items))
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}

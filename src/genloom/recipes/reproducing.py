@@ -1,5 +1,6 @@
 """Reproduce a published result: train by a recipe, score, and set what was reached beside the target."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from genloom.train.checkpoint import write_atomically
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a recipe reached, in nats an item."""
+    """What a recipe reached, in nats."""
 
     name: str
     recipe: Recipe
@@ -33,8 +34,8 @@ class Reproduction:
     def __str__(self) -> str:
         figure, verdict = self.figure, "met" if self.met else "not met"
         return (
-            f"{self.name}: reached {figure.value:.4f} nats ({figure.kind}, 95% {figure.lo:.2f} to "
-            f"{figure.hi:.2f}) in {self.seconds:.0f} s of training, target {self.recipe.target}: {verdict}\n"
+            f"{self.name}: reached {figure.value:.4f} nats ({figure.kind}, 95% {figure.lo:.4g} to "
+            f"{figure.hi:.4g}) in {self.seconds:.0f} s of training, target {self.recipe.target}: {verdict}\n"
             f"    {self.recipe.protocol}; published: {self.recipe.published}"
         )
 
@@ -94,6 +95,10 @@ def reproduce(
 def _nll(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
     """Return the negative log-likelihood of the test split where the recipe wants it."""
     count = len(dataset.test)
+    if recipe.per == "unit":
+        bits = likelihood(run.load(), run, dataset, count)["bits_per_dim"]
+        value, lo, hi = (bound * math.log(2) for bound in (bits.value, bits.lo, bits.hi))
+        return replace(bits, name="nats_per_unit", value=value, lo=lo, hi=hi)
     if recipe.space == "data":
         return likelihood(run.load(), run, dataset, count)["nll"]
     scored, _ = score_seen(run.load(), run, dataset.test.some(count))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from genloom.core import registry
 from genloom.core.card import Card, Config
 from genloom.core.errors import ConfigError, RunError, complaint, nearest
-from genloom.core.events import Categorical, Event, Leaf
+from genloom.core.events import Categorical, Event, Leaf, Value
 from genloom.core.randomness import key
 from genloom.core.serial import to_json
 from genloom.modalities.base import Modality, Split, View
@@ -94,7 +94,7 @@ class Run:
         """The names of the classes the model is conditional on; none if it is unconditional."""
         return tuple(self.facts["conditional_on"])
 
-    def conditions(self, split: Split) -> Tensor | None:
+    def conditions(self, split: Split) -> Value | None:
         """Return what the model is given with the items of a split: labels, columns, or nothing."""
         return split.labels if self.classes else self.view.conditions(split.items)
 
@@ -170,7 +170,7 @@ class Run:
                 raise RunError(f"another process trains in {self.folder}: wait for it") from error
             yield
 
-    def sample(self, model: nn.Module, n: int, *, seed: int, cond: Tensor | None) -> Tensor:
+    def sample(self, model: nn.Module, n: int, *, seed: int, cond: Value | None) -> Tensor:
         """Draw n items of the data's own form; item i of a seed is the same whatever n."""
         size = self.facts["sample_batch"]
         drawn = sampling.sample(model, n, seed=seed, cond=cond, micro_batch=size)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from genloom.core.capabilities import ClosedForm, Latent, LatentVariable, Likelihood, need
 from genloom.core.errors import ConfigError, Unsupported
@@ -55,7 +55,7 @@ class Job:
         return TrainConfig(**self.run.facts["train"])
 
     @property
-    def conditions(self) -> Tensor | None:
+    def conditions(self) -> Value | None:
         """What the training items of a conditional run are given."""
         return self.run.conditions(self.dataset.train)
 
@@ -182,7 +182,7 @@ def _validator(job: Job) -> loop.Validate:
     return validate
 
 
-def _validation(job: Job) -> tuple[Value, Tensor | None]:
+def _validation(job: Job) -> tuple[Value, Value | None]:
     """Return a fixed part of the validation split as the model sees it, and what the items are given."""
     view, part = job.run.view, job.dataset.valid.some(VALIDATION_ITEMS)
     noise = SampleNoise(key(job.seed, "valid"), torch.arange(len(part)))

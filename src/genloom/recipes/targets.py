@@ -40,7 +40,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A fit and the negative log-likelihood of the whole test split, in nats an item, that it is to reach.
+    """A fit and the negative log-likelihood of the whole test split, in nats, that it is to reach.
 
     Args:
         fit: what is trained; its seed is the recipe's.
@@ -49,6 +49,7 @@ class Recipe:
         protocol: what the figure is of.
         space: where the likelihood is a density: of the data, or of what the model sees of them.
         scoring: settings of the family that differ when it is scored, such as more importance samples.
+        per: what nats are counted for: each item, or each of the data's units, such as a character.
     """
 
     fit: FitConfig
@@ -57,6 +58,7 @@ class Recipe:
     protocol: str
     space: Literal["data", "view"] = "data"
     scoring: Mapping[str, Any] = field(default_factory=dict)
+    per: Literal["item", "unit"] = "item"
 
     @property
     def quick(self) -> bool:
@@ -96,6 +98,25 @@ def _mnist(family: str, budget: str, **more: Any) -> FitConfig:
     train = TrainConfig(budget=budget, **more.pop("train", {}))
     return FitConfig(family, "mnist", more, train, DataOptions(binarise="dynamic"), conditional="no")
 
+
+def _text(family: str, source: str, target: float, budget: str, **model: Any) -> Recipe:
+    """Return a fit of texts, scored in nats a character."""
+    fit = FitConfig(family, source, model, TrainConfig(budget=budget))
+    published, protocol = TEXTS[source]
+    return Recipe(fit, AtMost(target), published, protocol, per="unit")
+
+
+TEXTS = {
+    "names": (
+        "bigram 2.476, MLP 2.105, WaveNet-style 1.994 (makemore lectures)",
+        "names, shuffled with seed 42, 80/10/10, ends included, nats a character, exact",
+    ),
+    "shakespeare": (
+        "nanoGPT 1.4697, on a CPU 1.88 (its README); Witten-Bell 4-grams 1.669, bz2 1.662",
+        "tinyshakespeare, last tenth, blocks of 256, every character from a cold start, nats each, exact",
+    ),
+}
+"""Published figures and protocols of texts."""
 
 BINARISED = "MNIST 28x28, dynamically binarised, 10,000 test images"
 
@@ -170,4 +191,8 @@ RECIPES: Mapping[str, Recipe] = {
         f"{BINARISED}, annealed importance sampling",
         scoring={"temperatures": 4000},
     ),
+    "names-lstm": _text("seq.lstm", "names", 2.02, "5m"),
+    "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
+    "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m"),
+    "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
 }

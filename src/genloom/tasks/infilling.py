@@ -17,7 +17,7 @@ def infill(
     known: Tensor,
     *,
     seed: int = 0,
-    cond: Tensor | None = None,
+    cond: Value | None = None,
     micro_batch: int = MICRO_BATCH,
 ) -> Value:
     """Keep the known values of items and draw the others, as the model's ``infill`` says.
@@ -39,7 +39,7 @@ def infill(
     for start in range(0, len(x), micro_batch):
         index = torch.arange(start, start + micro_batch)
         rows = index.clamp_max(len(x) - 1)
-        part = None if cond is None else cond[rows]
+        part = None if cond is None else take(cond, rows)
         filled = completer.infill(x[rows], mask[rows], SampleNoise(seed, index), part)
         parts.append(take(filled, slice(0, len(x) - start)))
     return stack(parts)

@@ -18,7 +18,7 @@ Path = Literal["linear", "spherical"]
 
 
 @torch.no_grad()
-def encode(model: nn.Module, x: Value, cond: Tensor | None = None) -> Tensor:
+def encode(model: nn.Module, x: Value, cond: Value | None = None) -> Tensor:
     """Return the code of every item, (n, *Z).
 
     Args:
@@ -31,11 +31,11 @@ def encode(model: nn.Module, x: Value, cond: Tensor | None = None) -> Tensor:
     coder = need(model, Latent, "encode")
     model.eval()
     parts = [slice(start, start + BATCH) for start in range(0, rows(x), BATCH)]
-    return torch.cat([coder.encode(take(x, p), None if cond is None else cond[p]) for p in parts])
+    return torch.cat([coder.encode(take(x, p), None if cond is None else take(cond, p)) for p in parts])
 
 
 @torch.no_grad()
-def decode(model: nn.Module, z: Tensor, cond: Tensor | None = None) -> Value:
+def decode(model: nn.Module, z: Tensor, cond: Value | None = None) -> Value:
     """Return the most typical item for every code (n, *Z).
 
     Raises:
@@ -44,10 +44,10 @@ def decode(model: nn.Module, z: Tensor, cond: Tensor | None = None) -> Value:
     coder = need(model, Latent, "decode")
     model.eval()
     parts = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
-    return stack([coder.decode(z[p], None if cond is None else cond[p]) for p in parts])
+    return stack([coder.decode(z[p], None if cond is None else take(cond, p)) for p in parts])
 
 
-def reconstruct(model: nn.Module, x: Value, cond: Tensor | None = None) -> Value:
+def reconstruct(model: nn.Module, x: Value, cond: Value | None = None) -> Value:
     """Return what is left of every item after encoding and decoding it."""
     return decode(model, encode(model, x, cond), cond)
 

@@ -19,13 +19,13 @@ def sample(
     n: int,
     *,
     seed: int = 0,
-    cond: Tensor | None = None,
+    cond: Value | None = None,
     micro_batch: int = MICRO_BATCH,
 ) -> Value:
     """Draw n samples.
 
     Args:
-        cond: (n,) conditions, None for unconditional.
+        cond: n conditions, None for unconditional.
         micro_batch: rows a pass; the last pass is filled up and its surplus dropped.
 
     Returns:
@@ -39,10 +39,10 @@ def sample(
     return stack(list(_passes(sampler, n, seed, cond, micro_batch)))
 
 
-def _passes(sampler: Sampler, n: int, seed: int, cond: Tensor | None, size: int) -> Iterator[Value]:
+def _passes(sampler: Sampler, n: int, seed: int, cond: Value | None, size: int) -> Iterator[Value]:
     for start in range(0, n, size):
         index = torch.arange(start, start + size)
-        part = None if cond is None else cond[index.clamp_max(n - 1)]
+        part = None if cond is None else take(cond, index.clamp_max(n - 1))
         drawn = sampler.sample(SampleNoise(seed, index), part)
         yield take(drawn, slice(0, min(size, n - start)))
 

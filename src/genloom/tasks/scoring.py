@@ -11,13 +11,13 @@ from genloom.core.randomness import SampleNoise
 
 @torch.no_grad()
 def log_prob(
-    model: nn.Module, x: Value, cond: Tensor | None = None, *, seed: int = 0, batch: int = 256
+    model: nn.Module, x: Value, cond: Value | None = None, *, seed: int = 0, batch: int = 256
 ) -> LogProb:
     """Score items in batches.
 
     Args:
         x: items of the model's event.
-        cond: (n,) conditions.
+        cond: n conditions.
         seed: keys the noise of models whose likelihood is a bound or an estimate.
 
     Returns:
@@ -32,7 +32,7 @@ def log_prob(
     for start in range(0, rows(x), batch):
         piece = take(x, slice(start, start + batch))
         index = torch.arange(start, start + rows(piece))
-        label = None if cond is None else cond[start : start + batch]
+        label = None if cond is None else take(cond, slice(start, start + batch))
         parts.append(scorer.log_prob(piece, label, noise=SampleNoise(seed, index)))
     spread = [p.stderr for p in parts if p.stderr is not None]
     return LogProb(

@@ -15,7 +15,7 @@ class Stream:
     """Encoded training rows, their conditions, and the perturbation that each step applies anew."""
 
     x: Value
-    cond: Tensor | None
+    cond: Value | None
     perturb: Callable[[Value, Noise], Value]
 
     def __len__(self) -> int:
@@ -24,7 +24,7 @@ class Stream:
     def batch(self, index: Tensor, noise: Noise) -> Batch:
         """Return the rows ``index`` as a model sees them."""
         batch = {"x": self.perturb(take(self.x, index), noise)}
-        return batch if self.cond is None else {**batch, "cond": self.cond[index]}
+        return batch if self.cond is None else {**batch, "cond": take(self.cond, index)}
 
 
 class Order:
