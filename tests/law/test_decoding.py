@@ -12,7 +12,7 @@ from torch import Tensor
 from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Leaf, Length, Padded
 from genloom.core.randomness import SampleNoise, generator
-from genloom.core.sequences import Alphabet, Reader
+from genloom.core.sequences import Alphabet
 from genloom.families import seq_gpt, seq_lstm, seq_ngram
 from genloom.nn import decoding
 from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, collect, no_prompts, open_reader, stream
@@ -193,7 +193,7 @@ def test_log_probs_are_those_of_the_model(make: Callable[..., SequenceModel]) ->
         first = torch.stack([p[int(s)] for p, s in zip(firsts(model, cond), given.values, strict=True)])
         expected = model.log_prob(whole, cond, noise=NOISE).value - first
     assert torch.allclose(found.log_probs, expected, atol=1e-9)
-    assert found.ended.tolist() == (found.values.lengths < 3).tolist()
+    assert found.ended.all(), "an item of greatest length ends for certain"
 
 
 def firsts(model: SequenceModel, cond: Tensor) -> Tensor:
@@ -212,6 +212,51 @@ def test_guidance_overstates_the_difference_that_the_class_makes() -> None:
         )
     assert torch.allclose(found, free + 2.5 * (given - free), atol=1e-10)
     assert not torch.allclose(given, free)
+
+
+def test_a_helper_guesses_under_guidance() -> None:
+    choice, model = Choice(guidance_scale=2.0), gpt(cond=LABEL)
+    n, label = 20_000, model.alphabet.outputs + 1
+
+    def guided(text: tuple[int, ...]) -> Tensor:
+        with torch.no_grad():
+            given, free = (
+                model.network(torch.tensor([[start, *text]]))[0, -1].log_softmax(-1)
+                for start in (label, model.alphabet.nameless)
+            )
+        return (free + 2 * (given - free)).softmax(-1)
+
+    helper, cond = lstm(cond=LABEL), torch.ones(n, dtype=torch.int64)
+    drawn = speculate(model, helper, no_prompts(n), rows(n), 4, choice, cond, ahead=2)
+    require_fit(with_ends(drawn, n), tree(guided, 4, model.alphabet.symbols))
+
+
+def test_what_is_collected_of_a_helper_has_no_gaps() -> None:
+    model, given = gpt(), [[0], [], [2, 1], [1]]
+    helped = list(speculate(model, lstm(), prompts(*given), rows(4), 6, PLAIN, ahead=3))
+    found = collect(model.alphabet, iter(helped), 4)
+    expected = with_ends(iter(helped), 4)
+    assert texts(found.values) == [tuple(s for s in text if s < 3) for text in expected]
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    cold, greedy = Choice(temperature=1e-310), Choice(temperature=0)
+    found = [with_ends(stream(gpt(FIXED), prompts([2]), rows(1), 8, c), 1) for c in (cold, greedy)]
+    assert found[0] == found[1]
+
+
+def test_guided_sequences_are_selected_and_rewound() -> None:
+    model, symbols = gpt(FIXED, LABEL), torch.tensor([[0, 2, 1, 1], [1, 0, 0, 2]])
+    start = torch.tensor([[model.alphabet.outputs], [model.alphabet.outputs + 1]])
+    with torch.no_grad():
+        whole = open_reader(model, 2, 12, scale=2.0).read(torch.cat((start, symbols), 1))
+        reader = open_reader(model, 2, 12, scale=2.0)
+        reader.read(torch.cat((start, symbols[:, :3]), 1))
+        reader.rewind(torch.tensor([2, 1]))
+        reader.select(torch.tensor([1, 0]))
+        again = reader.read(torch.stack((symbols[1, 2:], symbols[0, 1:3])))
+    assert torch.allclose(again[0], whole[1, 3:5], atol=1e-10)
+    assert torch.allclose(again[1], whole[0, 2:4], atol=1e-10)
 
 
 def test_a_context_that_is_full_begins_anew_with_its_last_half() -> None:
@@ -266,7 +311,7 @@ class Sums(Constraint):
     def __init__(self, n: int) -> None:
         self.sums = torch.zeros(n, dtype=torch.int64)
 
-    def allowed(self) -> Tensor:
+    def allowed(self, active: Tensor) -> Tensor:  # noqa: ARG002
         return torch.cat((self.sums[:, None] + torch.arange(3) <= 3, self.sums[:, None] == 3), 1)
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
@@ -345,6 +390,49 @@ def test_a_wide_beam_finds_the_best_of_all(make: Callable[..., SequenceModel], a
             assert float(found.scores[row, place]) == pytest.approx(float(scored[text]), abs=1e-6)
 
 
+Scored = list[tuple[float, tuple[int, ...]]]
+
+
+def by_hand(model: SequenceModel, width: int, steps: int, alpha: float) -> Scored:
+    """Return what a beam search finds that never stops early, with scores."""
+    alive, done = [(0.0, ())], []
+    for _ in range(steps):
+        grown = [
+            (score + float(p.log()), (*text, symbol))
+            for score, text in alive
+            for symbol, p in enumerate(next_shares(model, text))
+        ]
+        done += [g for g in grown if g[1][-1] == 3]
+        alive = sorted((g for g in grown if g[1][-1] != 3), reverse=True)[:width]
+    scored = [(v / float(penalty(torch.tensor(len(t)), alpha)), t) for v, t in done + alive]
+    return sorted(scored, reverse=True)[:width]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("seed", range(6))
+def test_a_narrow_beam_stops_early_without_loss(alpha: float, seed: int) -> None:
+    model = gpt(seed=seed)
+    found, expected = beam_search(model, no_prompts(1), 2, 6, alpha), by_hand(model, 2, 6, alpha)
+    for place, (score, text) in enumerate(expected):
+        n = int(found.lengths[0, place])
+        assert tuple(found.values[0, place, :n].tolist()) == tuple(s for s in text if s < 3)
+        assert float(found.scores[0, place]) == pytest.approx(score, abs=1e-6)
+
+
+def test_a_beam_goes_beyond_the_context() -> None:
+    """What it finds has the likelihood that a sliding reader gives it."""
+    model, steps = gpt(FIXED), 25
+    found = beam_search(model, prompts([2]), 3, steps)
+    for row in range(3):
+        reader, total = open_reader(model, 1, 40), 0.0
+        with torch.no_grad():
+            logits = reader.read(torch.tensor([[model.alphabet.nameless, 2]]))[0, -1]
+            for symbol in found.values[0, row].tolist():
+                total += float(logits.log_softmax(-1)[symbol])
+                logits = reader.read(torch.tensor([[symbol]]))[0, -1]
+        assert float(found.log_probs[0, row]) == pytest.approx(total, abs=1e-8)
+
+
 def test_a_beam_of_one_is_greedy_where_nothing_ends() -> None:
     model = gpt(FIXED)
     greedy = with_ends(stream(model, prompts([0], [1, 2]), rows(2), 6, Choice(temperature=0)), 2)
@@ -379,4 +467,3 @@ def test_an_alphabet_numbers_symbols_ends_and_starts() -> None:
     assert (alphabet.outputs, alphabet.inputs, alphabet.nameless) == (4, 7, 6)
     assert alphabet.starts(torch.tensor([0, 1, 2]), 3).tolist() == [4, 5, 6]
     assert alphabet.starts(None, 2).tolist() == [6, 6]
-    assert issubclass(decoding.Sliding, Reader)

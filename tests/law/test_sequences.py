@@ -16,6 +16,7 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.nn.sequences import SequenceModel
+from genloom.nn.transformer import attend
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),
@@ -43,6 +44,12 @@ def make(family: str, event: Leaf, cond: Leaf | None = None) -> SequenceModel:
         for p in model.parameters():
             p.copy_(torch.randn_like(p) * 0.5)
     return model
+
+
+def make_untouched(family: str) -> SequenceModel:
+    """Return a model as training starts with it."""
+    name, settings = FAMILIES[family]
+    return registry.load(name).config(**settings).build(LONG, None)
 
 
 def everything(event: Leaf) -> Padded | Tensor:
@@ -175,6 +182,36 @@ def test_what_was_read_can_be_forgotten(family: str) -> None:
         places = (7 - back)[:, None] + rest
         again = reader.read(symbols.gather(1, places))
         assert torch.allclose(again, whole[torch.arange(3)[:, None], places], atol=1e-10, rtol=0)
+
+
+@every_family
+def test_more_can_be_forgotten_than_is_remembered(family: str) -> None:
+    network = make(family, LONG).network
+    symbols = torch.randint(5, (2, 40), generator=generator("long"))
+    with torch.no_grad():
+        reader = network.reader(2, 60)
+        for symbol in symbols.split(1, 1):
+            whole = reader.read(symbol)
+        reader.rewind(torch.tensor([30, 25]))
+        for place in range(30):
+            again = reader.read(torch.stack((symbols[0, 10 + place], symbols[1, (15 + place) % 40]))[:, None])
+    assert torch.allclose(again[0], whole[0], atol=1e-10, rtol=0)
+
+
+def test_attention_in_bfloat16_is_attention() -> None:
+    source = generator("attend")
+    query, key, value = (torch.randn(2, h, 9, 8, generator=source) for h in (4, 2, 2))
+    exact = attend(query, key, value)
+    rough = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert float((rough.float() - exact).abs().max()) < 0.03
+
+
+def test_memories_last_from_the_start() -> None:
+    network = make_untouched("lstm").network
+    biases = [p for name, p in network.named_parameters() if name.startswith("layers") and "bias" in name]
+    assert len(biases) == 4
+    assert all((bias.chunk(4)[1] == 0.5).all() and (bias.chunk(4)[2] != 0.5).all() for bias in biases)
 
 
 @every_family

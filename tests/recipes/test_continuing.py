@@ -59,7 +59,6 @@ def test_counts_learn_to_count(runs: Callable[[str], genloom.Trained]) -> None:
 
 def test_nats_are_those_of_the_model(runs: Callable[[str], genloom.Trained]) -> None:
     trained = runs("seq.lstm")
-    """All but the chance of an unknown character, which cannot be continued with."""
     (found,) = trained.continue_texts([""], length=24, seed=1)
     nats = -float(trained.log_prob(to_items([found.text])).value)
     assert nats - 1.0 < found.nats < nats
@@ -130,10 +129,13 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         (ConfigError, "no regular expression", "", {"pattern": "("}),
         (ConfigError, "top_k", "", {"top_k": 0}),
         (ConfigError, "not conditional", "", {"label": "x"}),
+        (ConfigError, "towards a class", "", {"guidance_scale": 2.0}),
+        (ConfigError, "empty stop", "", {"stop": ("",)}),
+        (ConfigError, "no regular expression", "", {"pattern": "(" * 5000 + ")" * 5000}),
     ):
         with pytest.raises(error, match=words):
             trained.continue_texts([prompt], **settings)
-    with pytest.raises(ConfigError, match="leave stops, patterns and cuts out"):
+    with pytest.raises(ConfigError, match="leave stops, patterns, cuts and helpers out"):
         Writer(trained.run).search("", 2, 0.0, Wish(stop=("a",)))
     with pytest.raises(ConfigError, match="under stops or a pattern"):
         Writer(runs("seq.gpt").run, trained.run).write([""], Wish(5, stop=("a",)))
@@ -146,6 +148,36 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
     texts = genloom.fit("baseline.independent", "sums", out=tmp_path / "independent")
     with pytest.raises(Unsupported, match="NextSymbol"):
         Writer(texts.run)
+
+
+def test_a_stop_and_a_pattern_hold_together(runs: Callable[[str], genloom.Trained]) -> None:
+    settings = {"length": 40, "pattern": "[a-z ]+", "stop": (" f", " s")}
+    found = runs("seq.ngram").continue_texts(["one"] * 8, **settings)
+    assert all(" f" not in one.text and " s" not in one.text for one in found)
+    assert any(one.ended for one in found)
+    (missed,) = runs("seq.ngram").continue_texts(["one"], length=5, pattern="[a-z ]{9,}", stop=("zz",))
+    assert (len(missed.text), missed.ended) == (5, False)
+
+
+def test_some_texts_may_be_stuck(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("abc\nacb\n" * 30)
+    trained = genloom.fit("seq.ngram", tmp_path / "lines.txt", out=tmp_path / "run")
+    found = trained.continue_texts([""] * 20, length=5, pattern="a(b|cZ)")
+    assert {(one.text, one.ended) for one in found} == {("ab", True), ("ac", False)}
+    with pytest.raises(DataError, match="leads to 'acZ'"):
+        trained.continue_texts([""] * 20, length=5, pattern="acZ")
+
+
+def test_lines_are_no_longer_than_lines_are(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_text("".join(f"{'ab'[i % 2] * 3}\n" for i in range(60)))
+    trained = genloom.fit("seq.lstm", tmp_path / "lines.txt", out=tmp_path / "run", train={"steps": 2})
+    found = trained.continue_texts(["", "a", "bbb"] * 40, length=50)
+    assert max(len(one.prompt + one.text) for one in found) == 3
+    assert all(one.ended for one in found if one.prompt != "bbb")
+    assert [one.text for one in found if one.prompt == "bbb"] == [""] * 40
+    assert trained.continue_texts([]) == []
+    with pytest.raises(DataError, match="up to 3 symbols, the prompt 4"):
+        trained.continue_texts(["abab"])
 
 
 def test_as_it_is_typed(runs: Callable[[str], genloom.Trained], capsys: pytest.CaptureFixture[str]) -> None:

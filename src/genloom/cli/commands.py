@@ -242,21 +242,31 @@ def continue_command(
         run: a run directory of a model of texts.
         prompt: what comes before; nothing if absent.
     """
-    wish = Wish(at_least(1, length, "--length"), choice, stop, pattern, label, seed)
+    wish = Wish(within(1, length, MOST, "--length"), choice, stop, pattern, label, seed)
+    count = within(1, n, MOST, "-n")
     writer = Writer(open_run(run), None if helper is None else open_run(helper))
-    if notice := writer.notice(prompt, length):
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+    if helper is None and (notice := writer.notice(prompt, length)):
         speaker()(notice)
     if beam is not None:
-        at_least(1, n, "-n")
-        found = writer.search(prompt, at_least(n, beam, "--beam"), length_penalty, wish)[:n]
-    elif at_least(1, n, "-n") == 1 and not json:
+        if not 0 <= length_penalty <= 10:
+            raise ConfigError(f"--length-penalty must be from 0 to 10, not {length_penalty}")
+        found = writer.search(prompt, within(count, beam, 1000, "--beam"), length_penalty, wish)[:count]
+    elif length_penalty:
+        raise ConfigError("--length-penalty is of a search: give a width with --beam, or leave it out")
+    elif count == 1 and not json and pattern is None:
         pieces = writer.pieces(prompt, wish)
         print(f"{prompt}{next(pieces)}", end="", flush=True)
         for piece in pieces:
             print(piece, end="", flush=True)
         return print()
     else:
-        found = writer.write([prompt] * n, wish)
+        found = writer.write([prompt] * count, wish)
+    if pattern is not None and not all(one.ended for one in found):
+        missed = sum(not one.ended for one in found)
+        speaker()(f"{missed} of {count} do not match the pattern within {length} symbols")
     if json:
         return emit({"run": str(run), "seed": seed, "continuations": [vars(one) for one in found]})
     for one in found:
@@ -684,6 +694,17 @@ def at_least(least: int, value: int, name: str) -> int:
     """Return a number that is large enough, or raise ``ConfigError``."""
     if value < least:
         raise ConfigError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+MOST = 100_000
+"""Of texts, and of symbols of a text, that are written at one time."""
+
+
+def within(least: int, value: int, most: int, name: str) -> int:
+    """Return a number that is neither too small nor too large, or raise ``ConfigError``."""
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be from {least:,} to {most:,}, not {value:,}")
     return value
 
 

@@ -25,18 +25,27 @@ UNKNOWN = 0xFFFD
 """What an unknown character is written as."""
 
 
+CELLS = 2**30
+"""Characters of all items together, each taking as much as the longest, at most."""
+
+
 def to_items(texts: Sequence[str]) -> Tensor:
     """Return the code points of texts, (n, L) int32, 0 after each one's end.
 
     Raises:
-        DataError: a text holds the character 0.
+        DataError: a text holds the character 0, or they need too much memory.
     """
-    rows = [np.array([ord(c) for c in text], dtype=np.int32) for text in texts]
-    items = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int32)
-    for item, row in zip(items, rows, strict=True):
-        if not row.all():
-            raise DataError("a text holds the character 0, which marks the end here: remove it")
-        item[: len(row)] = row
+    longest = max(map(len, texts), default=0)
+    if longest * len(texts) > CELLS:
+        raise DataError(
+            f"these are {len(texts):,} texts, one of {longest:,} characters, and each takes as much as that: "
+            "cut the longest into pieces"
+        )
+    items = np.zeros((len(texts), longest), dtype=np.int32)
+    for item, text in zip(items, texts, strict=True):
+        item[: len(text)] = np.frombuffer(text.encode("utf-32-le"), dtype=np.int32)
+        if "\0" in text:
+            raise DataError(f"{text[:40]!r} holds the character 0, which marks the end here: remove it")
     return torch.from_numpy(items)
 
 
@@ -62,7 +71,7 @@ def cut_anew(rows: Tensor, longest: int, noise: Noise) -> Tensor:
     """Return a part of rows at a random place each, (n, longest); rows that are no longer as they are."""
     if rows.shape[1] <= longest:
         return rows
-    start = noise.integers(rows.shape[1] - longest, 1)
+    start = noise.integers(rows.shape[1] - longest + 1, 1)
     return rows.gather(1, start + torch.arange(longest))
 
 

@@ -98,12 +98,12 @@ def read_corpus(path: Path, form: Form | Literal["auto"], block: int, valid: flo
     if form == "documents":
         raise DataError(f"{path} is one text: documents are the files of a folder, or records of a file")
     text = read_file(path)
-    lines = text.split("\n")
-    whole = len(lines) <= LEAST_LINES or not all(line.strip() for line in lines[:-1])
+    lines = text.rstrip("\n").split("\n")
+    whole = len(lines) <= LEAST_LINES or not all(line.strip() for line in lines)
     if form == "blocks" or (form == "auto" and whole):
         return _blocks(text, block, valid, test, path.name)
     kept = _lines(text)
-    dropped = len(lines) - len(kept) - (not lines[-1])
+    dropped = len(lines) - len(kept)
     notes = (f"left out {dropped:,} blank lines",) if dropped else ()
     return Reading({"all": Split(to_items(kept))}, path.name, text="lines", notes=notes)
 

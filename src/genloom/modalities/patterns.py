@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom.core.errors import ConfigError, DataError
+from genloom.core.errors import ConfigError, DataError, MissingExtra
 from genloom.nn.decoding import Constraint
 
 PATIENCE = 2.0
@@ -22,7 +22,6 @@ class Written:
 
     def __init__(self, spelled: Sequence[bytes], rows: int) -> None:
         self.spelled, self.parts = spelled, [b""] * rows
-        self.open = [True] * rows
 
     @property
     def texts(self) -> list[str]:
@@ -30,10 +29,9 @@ class Written:
         return [part.decode("utf-8", "ignore") for part in self.parts]
 
     def add(self, symbols: Tensor, active: Tensor) -> None:
-        """Add a symbol to each text that is active and does not end with it."""
+        """Add a symbol to each text that is active, an end none."""
         for row, (symbol, goes_on) in enumerate(zip(symbols.tolist(), active.tolist(), strict=True)):
-            self.open[row] = goes_on and symbol < len(self.spelled)
-            if self.open[row]:
+            if goes_on and symbol < len(self.spelled):
                 self.parts[row] += self.spelled[symbol]
 
 
@@ -47,8 +45,8 @@ class StopAt(Constraint):
     def __init__(self, stops: Sequence[str], spelled: Sequence[bytes], outputs: int, rows: int) -> None:
         self.stops, self.written, self.outputs = stops, Written(spelled, rows), outputs
 
-    def allowed(self) -> Tensor:
-        return torch.ones(len(self.written.parts), self.outputs, dtype=torch.bool)
+    def allowed(self, active: Tensor) -> Tensor:
+        return torch.ones(len(active), self.outputs, dtype=torch.bool)
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
         self.written.add(symbols, active)
@@ -63,30 +61,24 @@ class Matches(Constraint):
     """
 
     def __init__(self, pattern: str, spelled: Sequence[bytes], outputs: int, rows: int) -> None:
-        try:
-            import regex
-        except ImportError as error:
-            raise ConfigError("a pattern needs the package regex: pip install 'genloom[text]'") from error
-        try:
-            self.pattern = regex.compile(pattern)
-        except regex.error as error:
-            raise ConfigError(f"{pattern!r} is no regular expression: {error}") from error
+        self.pattern = compiled(pattern)
         self.written, self.outputs = Written(spelled, rows), outputs
         self.whole = [whole_characters(part) for part in spelled]
         self.ends = outputs > len(spelled)
         self.masks: dict[str, Tensor] = {}
 
-    def allowed(self) -> Tensor:
+    def allowed(self, active: Tensor) -> Tensor:
         anything = torch.ones(self.outputs, dtype=torch.bool)
-        rows = zip(self.written.texts, self.written.open, strict=True)
-        return torch.stack([self._mask(text) if goes_on else anything for text, goes_on in rows])
+        rows = list(zip(self.written.texts, active.tolist(), strict=True))
+        may = torch.stack([self._mask(text) if goes_on else anything for text, goes_on in rows])
+        if not may.any():
+            wanted = self.pattern.pattern
+            raise DataError(f"after {rows[0][0]!r} this model can write nothing that leads to {wanted!r}")
+        return may
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
         self.written.add(symbols, active)
-        if not self.ends:
-            matched = [self.matched(text) for text in self.written.texts]
-            self.written.open = [a and not b for a, b in zip(self.written.open, matched, strict=True)]
-        return ~torch.tensor(self.written.open)
+        return torch.tensor([not self.ends and self.matched(text) for text in self.written.texts])
 
     def matched(self, text: str) -> bool:
         """Tell whether a text matches as it is."""
@@ -98,9 +90,6 @@ class Matches(Constraint):
         if text not in self.masks:
             may = [part is not None and bool(self._match(text + part)) for part in self.whole]
             mask = torch.tensor(may + [self.matched(text)] * self.ends)
-            if not mask.any():
-                wanted = self.pattern.pattern
-                raise DataError(f"after {text!r} this model can write nothing that leads to {wanted!r}")
             self.masks[text] = mask
         return self.masks[text]
 
@@ -110,6 +99,23 @@ class Matches(Constraint):
             return self.pattern.fullmatch(text, partial=True, timeout=PATIENCE)
         except TimeoutError as error:
             raise ConfigError(f"matching {self.pattern.pattern!r} takes too long: simplify it") from error
+
+
+def compiled(pattern: str) -> Any:
+    """Return a regular expression.
+
+    Raises:
+        ConfigError: it is none.
+        MissingExtra: the package regex is not installed.
+    """
+    try:
+        import regex
+    except ImportError as error:
+        raise MissingExtra("regex", "text") from error
+    try:
+        return regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise ConfigError(f"{pattern[:80]!r} is no regular expression: {error}") from error
 
 
 def whole_characters(part: bytes) -> str | None:

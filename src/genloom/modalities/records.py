@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from genloom.core.errors import DataError, MissingExtra, nearest
 from genloom.core.randomness import generator
@@ -19,9 +18,6 @@ from genloom.modalities.layouts import number_classes
 JSON_LINES = (".jsonl", ".ndjson")
 USUAL = "text"
 """The name of the column of texts, unless told otherwise."""
-
-CELLS = 2**30
-"""Characters of all items together, each as long as the longest, at most."""
 
 
 def read_records(path: Path, column: str | None, label: str | None) -> Reading:
@@ -49,28 +45,13 @@ def read_records(path: Path, column: str | None, label: str | None) -> Reading:
         raise DataError(f"{path} has no text in its column {column!r}")
     labels, names = number_classes(None if label is None else classes, f"column {label!r} of {path.name}")
     notes = (f"left out {empty:,} empty texts",) if empty else ()
-    split = Split(fitting(texts, path), labels)
+    split = Split(to_items(texts), labels)
     return Reading({"all": split}, path.name, names, label=label, text=form_of(texts), notes=notes)
 
 
 def form_of(texts: Sequence[str]) -> Form:
     """Return what texts are: lines where none is broken, else documents."""
     return "documents" if any("\n" in text for text in texts) else "lines"
-
-
-def fitting(texts: Sequence[str], path: Path) -> Tensor:
-    """Return texts as items.
-
-    Raises:
-        DataError: they need too much memory, as each takes as much as the longest.
-    """
-    longest = max(map(len, texts))
-    if longest * len(texts) > CELLS:
-        raise DataError(
-            f"{path.name} has {len(texts):,} texts, one of {longest:,} characters, too much to hold at once: "
-            "cut the longest into pieces"
-        )
-    return to_items(texts)
 
 
 def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -162,5 +143,5 @@ def read_folder(folder: Path, block: int, valid: float, test: float, seed: int) 
         for name, chosen in places.items()
     }
     notes = (f"left out {others:,} files that are no UTF-8 text",) if others else ()
-    parts = {name: Split(fitting(found, folder)) for name, found in pieces.items()}
+    parts = {name: Split(to_items(found)) for name, found in pieces.items()}
     return Reading(parts, f"{len(texts):,} files", text="documents", notes=notes)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloom.core.errors import ConfigError, DataError
+from genloom.core.errors import ConfigError, MissingExtra
 from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value, tensor
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
@@ -112,7 +112,8 @@ def learn_pairs(texts: Sequence[str], vocabulary: int) -> str:
     """Return a byte-pair encoding of so many tokens, learnt from texts, as JSON.
 
     Raises:
-        ConfigError: the package tokenizers is missing, or there are fewer tokens than bytes.
+        ConfigError: there are fewer tokens than bytes.
+        MissingExtra: the package tokenizers is not installed.
     """
     if vocabulary < 256:
         raise ConfigError(f"a vocabulary has 256 tokens at least, one for each byte, not {vocabulary}")
@@ -145,5 +146,5 @@ def _tokenizers() -> Any:
         import tokenizers.pre_tokenizers
         import tokenizers.trainers
     except ImportError as error:
-        raise DataError("byte pairs need the package tokenizers: pip install 'genloom[text]'") from error
+        raise MissingExtra("tokenizers", "text") from error
     return tokenizers

@@ -27,23 +27,26 @@ class Choice(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    repetition_penalty: float = Field(1, ge=1, description="logits of symbols seen before shrink by this")
+    repetition_penalty: float = Field(1, ge=1, le=100, description="logits of symbols seen shrink by this")
     temperature: float = Field(1, ge=0, description="divides logits; 0 takes the likeliest symbol each time")
     top_k: int | None = Field(None, ge=1, description="only so many of the likeliest symbols")
     top_p: float = Field(1, gt=0, le=1, description="only the likeliest that have this mass together")
     min_p: float = Field(0, ge=0, le=1, description="only those as likely as this share of the likeliest")
-    guidance_scale: float = Field(1, ge=0, description="above 1: more typical of the class than by nature")
+    guidance_scale: float = Field(1, ge=0, le=100, description="above 1: more typical of the class")
 
 
 class Constraint(ABC):
     """What sequences may be, told symbol after symbol."""
 
     @abstractmethod
-    def allowed(self) -> Tensor:
-        """Return what may come next, (B, V) booleans.
+    def allowed(self, active: Tensor) -> Tensor:
+        """Return what may come next, (B, V) booleans; a sequence with nothing is cut off there.
+
+        Args:
+            active: (B,) which sequences go on; the others may get anything.
 
         Raises:
-            DataError: nothing may.
+            DataError: no sequence at all can go on.
         """
 
     @abstractmethod
@@ -57,8 +60,8 @@ class Together(Constraint):
     def __init__(self, parts: Sequence[Constraint]) -> None:
         self.parts = parts
 
-    def allowed(self) -> Tensor:
-        return torch.stack([part.allowed() for part in self.parts]).all(0)
+    def allowed(self, active: Tensor) -> Tensor:
+        return torch.stack([part.allowed(active) for part in self.parts]).all(0)
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
         return torch.stack([part.take(symbols, active) for part in self.parts]).any(0)
@@ -66,17 +69,20 @@ class Together(Constraint):
 
 @dataclass(frozen=True)
 class Drawn:
-    """One symbol more of each sequence.
+    """One symbol more of some sequences.
 
     Args:
         symbols: (B,) int64.
-        log_probs: (B,) nats, by the model, before any choice.
-        active: (B,) whether the sequence had not ended before; an end is still active.
+        log_probs: (B,) nats, by the model as it is read (guided, muted), before any choice or constraint.
+        active: (B,) which sequences got a symbol.
+        ended: (B,) which of these are whole with it: it is the end, the item is as long as items get, or the
+            constraint says so.
     """
 
     symbols: Tensor
     log_probs: Tensor
     active: Tensor
+    ended: Tensor
 
 
 def wide(logits: Tensor) -> Tensor:
@@ -122,7 +128,7 @@ def shaped(logits: Tensor, choice: Choice, seen: Tensor) -> Tensor:
     if choice.temperature == 0:
         best = F.one_hot(logits.argmax(-1), logits.shape[-1])
         return torch.where(best == 1, 0.0, -torch.inf).to(logits)
-    logits = logits / choice.temperature
+    logits = (logits - logits.amax(-1, keepdim=True)) / choice.temperature
     if choice.top_k is not None:
         logits = keep_top_k(logits, choice.top_k)
     if choice.top_p < 1:
@@ -266,6 +272,24 @@ def open_reader(model: NextSymbol, rows: int, longest: int, scale: float = 1.0, 
     return plain() if scale == 1 else Guided(plain(), plain(), model.alphabet, scale)
 
 
+def room(model: NextSymbol, prompts: Padded, steps: int) -> Tensor:
+    """Return how many symbols each sequence may get (B,): items that can end have their greatest length."""
+    wanted = torch.full_like(prompts.lengths, steps)
+    return wanted.minimum((model.longest - prompts.lengths).clamp_min(0)) if model.alphabet.ends else wanted
+
+
+def opened(
+    model: NextSymbol, prompts: Padded, steps: int, cond: Value | None, scale: float = 1.0
+) -> tuple[Reader, Tensor]:
+    """Return a reader that has read the prompts, and the logits of what follows them, (B, V)."""
+    rows = len(prompts.lengths)
+    longest = int((prompts.lengths + room(model, prompts, steps)).max())
+    reader = open_reader(model, rows, max(longest, prompts.values.shape[1] + 1), scale)
+    start = torch.cat((model.alphabet.starts(cond, rows)[:, None], prompts.values), 1)
+    logits = wide(reader.read(start, prompts.lengths + 1))
+    return reader, logits[torch.arange(rows), prompts.lengths]
+
+
 @torch.no_grad()
 def stream(
     model: NextSymbol,
@@ -278,7 +302,7 @@ def stream(
 ) -> Iterator[Drawn]:
     """Go on with prompts, a symbol of each at a time, until all have ended or ``steps`` symbols are drawn.
 
-    Sequence i depends on its prompt, its condition and its row of the noise alone.
+    Sequence i depends on its prompt, its condition and its row of the noise alone, to rounding.
 
     Args:
         prompts: (B, L) symbols and their lengths, which may be 0.
@@ -286,31 +310,33 @@ def stream(
         constraint: what may come; it is told what was drawn, not the prompts.
 
     Raises:
-        DataError: the constraint leaves nothing.
+        DataError: the constraint leaves nothing to any sequence.
     """
-    alphabet, rows = model.alphabet, len(prompts.lengths)
-    reader = open_reader(model, rows, prompts.values.shape[1] + steps, choice.guidance_scale)
-    start = torch.cat((alphabet.starts(cond, rows)[:, None], prompts.values), 1)
-    logits = wide(reader.read(start, prompts.lengths + 1))
-    logits = logits[torch.arange(rows), prompts.lengths]
-    seen = seen_in(prompts, alphabet.outputs)
-    active = torch.ones(rows, dtype=torch.bool)
-    for step in range(steps):
+    alphabet, left = model.alphabet, room(model, prompts, steps)
+    reader, logits = opened(model, prompts, steps, cond, choice.guidance_scale)
+    seen, active = seen_in(prompts, alphabet.outputs), left > 0
+    for step in range(int(left.max())):
         if step % AHEAD == 0:
             uniforms = noise.uniform(AHEAD).double()
-        open_to = logits if constraint is None else logits.masked_fill(~constraint.allowed(), -torch.inf)
+        may = torch.ones_like(seen) if constraint is None else constraint.allowed(active)
+        active = active & may.any(1)
+        open_to = logits.masked_fill(~may & active[:, None], -torch.inf)
         symbols = invert_cdf(shaped(open_to, choice, seen), uniforms[:, step % AHEAD])
-        log_probs = logits.log_softmax(-1).gather(1, symbols[:, None])[:, 0]
-        yield Drawn(symbols, log_probs, active)
-        over = None if constraint is None else constraint.take(symbols, active)
-        seen[torch.arange(rows), symbols] = True
-        if alphabet.ends:
-            active = active & (symbols != alphabet.symbols)
-        active = active if over is None else active & ~over
-        symbols = symbols.masked_fill(~active, 0)
-        if step + 1 == steps or not bool(active.any()):
+        full = prompts.lengths + step + 1 >= model.longest
+        ended = active & over(alphabet, symbols, full)
+        if constraint is not None:
+            ended = ended | (active & constraint.take(symbols, active))
+        yield Drawn(symbols, logits.log_softmax(-1).gather(1, symbols[:, None])[:, 0], active, ended)
+        active = active & ~ended & (left > step + 1)
+        if not bool(active.any()):
             return
-        logits = wide(reader.read(symbols[:, None])[:, 0])
+        seen[torch.arange(len(seen)), symbols] = True
+        logits = wide(reader.read(symbols.masked_fill(~active, 0)[:, None])[:, 0])
+
+
+def over(alphabet: Alphabet, symbols: Tensor, full: Tensor) -> Tensor:
+    """Return which sequences end with these symbols (B,), ``full`` ones among them where items can end."""
+    return (symbols == alphabet.symbols) | full if alphabet.ends else torch.zeros_like(full)
 
 
 def seen_in(prompts: Padded, outputs: int) -> Tensor:
@@ -336,17 +362,14 @@ class Text:
 
 
 def collect(alphabet: Alphabet, drawn: Iterator[Drawn], rows: int) -> Text:
-    """Gather a stream's symbols until it is over."""
-    symbols, total = [torch.zeros(rows, 0, dtype=torch.int64)], torch.zeros(rows, dtype=torch.float64)
-    ended, lengths = torch.zeros(rows, dtype=torch.bool), torch.zeros(rows, dtype=torch.int64)
+    """Gather what sequences get until it is over."""
+    tape, nats = Tape(rows), torch.zeros(rows, dtype=torch.float64)
+    ended = torch.zeros(rows, dtype=torch.bool)
     for one in drawn:
-        total = total + one.log_probs.double() * one.active
-        if alphabet.ends:
-            ended = ended | (one.active & (one.symbols == alphabet.symbols))
-        present = one.active & ~ended
-        symbols.append(one.symbols.masked_fill(~present, 0)[:, None])
-        lengths = lengths + present
-    return Text(Padded(torch.cat(symbols, 1), lengths), ended, total)
+        nats = nats + one.log_probs.double() * one.active
+        tape.write(one.symbols[:, None], (one.active & (one.symbols < alphabet.symbols)).long())
+        ended = ended | one.ended
+    return Text(Padded(tape.values[:, : int(tape.lengths.max())], tape.lengths), ended, nats)
 
 
 def no_prompts(rows: int) -> Padded:

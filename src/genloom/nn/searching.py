@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import NextSymbol
 from genloom.core.events import Padded, Value
-from genloom.nn.decoding import open_reader, wide
+from genloom.nn.decoding import opened, room, wide
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ def beam_search(
     Args:
         alpha: of the length penalty; 0 for none.
     """
-    alphabet, rows = model.alphabet, len(prompts.lengths)
-    reader = open_reader(model, rows, prompts.values.shape[1] + steps)
-    start = torch.cat((alphabet.starts(cond, rows)[:, None], prompts.values), 1)
-    logits = wide(reader.read(start, prompts.lengths + 1))[torch.arange(rows), prompts.lengths]
+    alphabet, rows, left = model.alphabet, len(prompts.lengths), room(model, prompts, steps)
+    reader, logits = opened(model, prompts, steps, cond)
     reader.select(torch.arange(rows).repeat_interleave(width))
     logits = logits.repeat_interleave(width, 0)
     first = torch.arange(rows)[:, None] * width
@@ -67,21 +65,25 @@ def beam_search(
     scores[:, 0] = 0
     text = torch.zeros(rows, width, 0, dtype=torch.int64)
     found = nothing(rows, width, steps)
-    for step in range(1, steps + 1):
+    for step in range(1, int(left.max()) + 1):
         every = scores[..., None] + logits.double().log_softmax(-1).view(rows, width, -1)
         if alphabet.ends:
             found = merged(found, text, every[..., alphabet.symbols], step, alpha)
             every = every[..., : alphabet.symbols]
-        scores, chosen = every.flatten(1).topk(width, 1)
+        scores, chosen = every.flatten(1).topk(min(width, every[0].numel()), 1)
+        scores = F.pad(scores, (0, width - scores.shape[1]), value=-torch.inf)
+        chosen = F.pad(chosen, (0, width - chosen.shape[1]))
         parents, symbols = chosen // every.shape[-1], chosen % every.shape[-1]
         text = torch.cat((text.gather(1, parents[..., None].expand_as(text)), symbols[..., None]), -1)
-        longest = penalty(torch.tensor(steps if alpha > 0 else step), alpha)
-        if step == steps or bool((scores[:, 0] / longest < found.scores[:, -1]).all()):
+        full = (left == step)[:, None]
+        found = merged(found, text, scores.masked_fill(~full, -torch.inf), step, alpha)
+        scores = scores.masked_fill(full, -torch.inf)
+        best = scores[:, 0] / penalty(left if alpha > 0 else torch.full_like(left, step), alpha)
+        if bool((best <= found.scores[:, -1]).all()):
             break
         reader.select((first + parents).flatten())
         logits = wide(reader.read(symbols.view(-1, 1))[:, 0])
-    unended = step == steps
-    return merged(found, text, scores, step, alpha) if unended else found
+    return found
 
 
 def nothing(rows: int, width: int, steps: int) -> Found:

@@ -16,7 +16,7 @@ from genloom.core.errors import DataError
 from genloom.core.events import Padded, Value
 from genloom.core.randomness import Noise, invert_cdf
 from genloom.core.sequences import Reader
-from genloom.nn.decoding import Choice, Drawn, open_reader, seen_in, shaped, wide
+from genloom.nn.decoding import Choice, Drawn, open_reader, over, room, seen_in, shaped, wide
 
 
 @torch.no_grad()
@@ -48,19 +48,20 @@ def speculate(
     if choice.repetition_penalty != 1:
         raise DataError("a helper cannot guess under a repetition penalty: leave one of them out")
     alphabet, rows = model.alphabet, len(prompts.lengths)
-    room = prompts.values.shape[1] + steps
+    left = room(model, prompts, steps)
+    longest = max(int((prompts.lengths + left).max()), prompts.values.shape[1])
     for one in (model, helper):
-        if one.context is not None and room > one.context:
+        if one.context is not None and longest > one.context:
             raise DataError(
-                f"with a helper, prompt and continuation must fit into {one.context} symbols, not {room}"
+                f"with a helper, prompt and continuation must fit into {one.context} symbols, not {longest}"
             )
-    readers = [open_reader(m, rows, room, choice.guidance_scale, ahead + 1) for m in (model, helper)]
+    readers = [open_reader(m, rows, longest, choice.guidance_scale, ahead + 1) for m in (model, helper)]
     start = torch.cat((alphabet.starts(cond, rows)[:, None], prompts.values), 1)
     last = start.gather(1, prompts.lengths[:, None])
     if start.shape[1] > 1:
         for reader in readers:
             reader.read(start[:, :-1], prompts.lengths)
-    left = torch.full((rows,), steps)
+    lengths = prompts.lengths
     none = torch.zeros_like(seen_in(prompts, alphabet.outputs))
     while bool((left > 0).any()):
         guesses, guessed = _guess(readers[1], last, noise, choice, none, ahead)
@@ -75,10 +76,10 @@ def speculate(
         log_probs = logits.log_softmax(-1).gather(2, symbols[..., None])[..., 0]
         for place in range(ahead + 1):
             active = (place <= counts) & (left > 0)
-            yield Drawn(symbols[:, place], log_probs[:, place], active)
-            left = left - active.long()
-            if alphabet.ends:
-                left = left.masked_fill(active & (symbols[:, place] == alphabet.symbols), 0)
+            lengths = lengths + active
+            ended = active & over(alphabet, symbols[:, place], lengths >= model.longest)
+            yield Drawn(symbols[:, place], log_probs[:, place], active, ended)
+            left = (left - active.long()).masked_fill(ended, 0)
 
 
 def _guess(

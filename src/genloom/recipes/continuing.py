@@ -7,15 +7,18 @@ import torch
 from torch import nn
 
 from genloom.core.capabilities import NextSymbol, need
-from genloom.core.errors import ConfigError, Unsupported
-from genloom.core.events import Padded
+from genloom.core.errors import ConfigError, DataError, Unsupported
+from genloom.core.events import Padded, Value
 from genloom.core.randomness import SampleNoise
 from genloom.modalities.characters import TextView
-from genloom.modalities.patterns import Matches, StopAt, Written
-from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, Together, stream
+from genloom.modalities.patterns import Matches, StopAt, Written, compiled
+from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, Together, collect, stream
 from genloom.nn.searching import beam_search
 from genloom.nn.speculating import speculate
 from genloom.recipes.runs import Run, labels_for
+
+MICRO_BATCH = 64
+"""Texts that are written together."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Wish:
 class Continuation:
     """A text that goes on from a prompt.
 
-    ``nats`` is -log p of what was drawn, by the model itself, as if unknown characters could not come.
-    ``ended`` says that it is whole: it ended by itself, at a stop, or where it matched the pattern.
+    ``nats`` is -log p of what was drawn, by the model as it was guided and as if unknown characters could not
+    come. ``ended`` says that the text is whole: it ended by itself or at a stop, and matches the pattern.
     """
 
     prompt: str
@@ -73,7 +76,7 @@ class Writer:
     def notice(self, prompt: str, length: int) -> str:
         """Say what of a text the model will not see; nothing if it sees all."""
         context = self.model.context
-        if context is None or self._symbols(prompt) + length <= context:
+        if context is None or self.model.alphabet.ends or self._symbols(prompt) + length <= context:
             return ""
         return (
             f"prompt and continuation are longer than the model's context of {context:,} symbols: "
@@ -90,7 +93,7 @@ class Writer:
             DataError, ConfigError: the prompt cannot be read, or the pattern cannot be met.
         """
         written, shown, held = Written(self.spelled, 1), 0, max(map(len, wish.stop), default=1) - 1
-        for drawn in self._drawn([prompt], wish):
+        for drawn in self._drawn([prompt], [0], wish):
             written.add(drawn.symbols, drawn.active)
             (text,) = written.texts
             if any(stop in text for stop in wish.stop):
@@ -104,18 +107,25 @@ class Writer:
     def write(self, prompts: Sequence[str], wish: Wish) -> list[Continuation]:
         """Return a continuation of each prompt; number i depends on its prompt and the seed alone.
 
+        Where some texts cannot go on to match the pattern, they stop there, and are not ``ended``.
+
         Raises:
-            DataError, ConfigError: a prompt cannot be read, or the pattern cannot be met.
+            DataError, ConfigError: a prompt cannot be read, or no text can match the pattern.
         """
-        written, ended = Written(self.spelled, len(prompts)), torch.zeros(len(prompts), dtype=torch.bool)
-        nats = torch.zeros(len(prompts), dtype=torch.float64)
-        for drawn in self._drawn(prompts, wish):
-            written.add(drawn.symbols, drawn.active)
-            nats -= drawn.log_probs.double() * drawn.active
-            ended |= drawn.active & (drawn.symbols >= len(self.spelled))
-        whole = [e or self._whole(t, wish) for t, e in zip(written.texts, ended.tolist(), strict=True)]
-        parts = zip(prompts, written.texts, nats.tolist(), whole, strict=True)
-        return [Continuation(p, cut(t, wish.stop), n, e) for p, t, n, e in parts]
+        parts = (range(a, min(a + MICRO_BATCH, len(prompts))) for a in range(0, len(prompts), MICRO_BATCH))
+        return [one for part in parts for one in self._written([prompts[i] for i in part], part, wish)]
+
+    def _written(self, prompts: Sequence[str], numbers: Sequence[int], wish: Wish) -> list[Continuation]:
+        drawn = self._drawn(prompts, numbers, wish)
+        found = collect(self.model.alphabet, drawn, len(prompts))
+        rows = zip(found.values.values.tolist(), found.values.lengths.tolist(), strict=True)
+        texts = [cut(spelt(self.spelled, row[:n]), wish.stop) for row, n in rows]
+        ended = found.ended.tolist()
+        if wish.pattern is not None:
+            pattern = compiled(wish.pattern)
+            ended = [e and bool(pattern.fullmatch(t)) for e, t in zip(ended, texts, strict=True)]
+        parts = zip(prompts, texts, (-found.log_probs).tolist(), ended, strict=True)
+        return [Continuation(*part) for part in parts]
 
     def search(self, prompt: str, width: int, alpha: float, wish: Wish) -> list[Continuation]:
         """Return the likeliest continuations that a beam of this width finds, the best first.
@@ -124,44 +134,51 @@ class Writer:
             DataError, ConfigError: the prompt cannot be read, or the wish is for what a search does not do.
         """
         if wish.stop or wish.pattern or wish.choice != Choice() or self.helper is not None:
-            raise ConfigError("a beam looks for the likeliest texts: leave stops, patterns and cuts out")
-        cond = labels_for(self.run, wish.label, 1, wish.seed) if wish.label is not None else None
-        found = beam_search(self.model, self.view.read([prompt]), width, wish.length, alpha, cond)
+            raise ConfigError(
+                "a beam looks for the likeliest texts: leave stops, patterns, cuts and helpers out"
+            )
+        cond = self._condition(1, wish)
+        found = beam_search(self.model, self._read([prompt]), width, wish.length, alpha, cond)
         lengths, nats = found.lengths[0].tolist(), (-found.log_probs[0]).tolist()
         rows = zip(found.values[0].tolist(), lengths, nats, strict=True)
-        return [
-            Continuation(prompt, spelt(self.spelled, row[:n]), cost, n < wish.length)
-            for row, n, cost in rows
-            if cost < float("inf")
-        ]
+        ends = self.model.alphabet.ends
+        kept = [(spelt(self.spelled, row[:n]), cost, n) for row, n, cost in rows if cost < float("inf")]
+        return [Continuation(prompt, text, cost, ends and n < wish.length) for text, cost, n in kept]
 
-    def _whole(self, text: str, wish: Wish) -> bool:
-        stopped = any(stop in text for stop in wish.stop)
-        return stopped or (wish.pattern is not None and self._matches(wish.pattern, 1).matched(text))
+    def _condition(self, rows: int, wish: Wish) -> Value | None:
+        """Return the class that was asked for, for so many texts."""
+        if wish.label is not None:
+            return labels_for(self.run, wish.label, rows, wish.seed)
+        if wish.choice.guidance_scale != 1:
+            raise ConfigError("guidance is towards a class: give one with --label, or leave the scale out")
+        return None
 
-    def _matches(self, pattern: str, rows: int) -> Matches:
-        return Matches(pattern, self.spelled, self.model.alphabet.outputs, rows)
+    def _read(self, prompts: Sequence[str]) -> Padded:
+        read, longest = self.view.read(prompts), self.model.longest
+        if self.model.alphabet.ends and int(read.lengths.max()) > longest:
+            raise DataError(
+                f"texts of this model have up to {longest:,} symbols, the prompt {int(read.lengths.max()):,}"
+            )
+        return read
 
-    def _drawn(self, prompts: Sequence[str], wish: Wish) -> Iterator[Drawn]:
-        rows = len(prompts)
-        read = self.view.read(prompts)
-        cond = labels_for(self.run, wish.label, rows, wish.seed) if wish.label is not None else None
-        noise = SampleNoise(wish.seed, torch.arange(rows))
+    def _drawn(self, prompts: Sequence[str], numbers: Sequence[int], wish: Wish) -> Iterator[Drawn]:
+        if "" in wish.stop:
+            raise ConfigError("every text holds the empty stop: leave it out")
+        read, cond = self._read(prompts), self._condition(len(prompts), wish)
+        noise = SampleNoise(wish.seed, torch.tensor(numbers))
         if self.helper is not None:
             if wish.stop or wish.pattern:
                 raise ConfigError("a helper cannot guess under stops or a pattern: leave one of them out")
             return speculate(self.model, self.helper, read, noise, wish.length, wish.choice, cond)
         return self._streamed(read, noise, wish, cond)
 
-    def _streamed(
-        self, read: Padded, noise: SampleNoise, wish: Wish, cond: torch.Tensor | None
-    ) -> Iterator[Drawn]:
+    def _streamed(self, read: Padded, noise: SampleNoise, wish: Wish, cond: Value | None) -> Iterator[Drawn]:
         outputs, rows = self.model.alphabet.outputs, len(read.lengths)
         parts: list[Constraint] = []
         if wish.stop:
             parts.append(StopAt(wish.stop, self.spelled, outputs, rows))
         if wish.pattern is not None:
-            parts.append(self._matches(wish.pattern, rows))
+            parts.append(Matches(wish.pattern, self.spelled, outputs, rows))
         together = Together(parts) if parts else None
         return stream(self.model, read, noise, wish.length, wish.choice, cond, together)
 
