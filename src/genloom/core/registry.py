@@ -61,6 +61,8 @@ SHOWN = frozenset(
         "diffusion.ddpm",
         "energy.rbm",
         "seq.ngram",
+        "seq.lstm",
+        "seq.gpt",
     )
 )
 """One or two of each kind: what a comparison shows unless told otherwise, so that it takes minutes."""

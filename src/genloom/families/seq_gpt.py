@@ -25,15 +25,15 @@ class Config(card.Config):
     groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
     dropout: float = Field(0.1, ge=0, lt=1, description="of channels; small texts are read many times over")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
-    matrix_lr: float = Field(5e-3, gt=0, description="peak rate of Muon, which moves the blocks' matrices")
+    matrix_lr: float = Field(1e-2, gt=0, description="peak rate of Muon, which moves the blocks' matrices")
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
     weight_decay: float = Field(0.01, ge=0, description="of both, times the rate")
-    batch_size: int = Field(32, gt=0)
+    batch_size: int = Field(16, gt=0, description="small, as steps count more than noise in short training")
 
     @classmethod
     def preset(cls, event: Event) -> Self:
         small = isinstance(event, Leaf) and event.extents[0] <= SHORT
-        return cls(width=128, layers=4, heads=4, groups=4, batch_size=128) if small else cls()
+        return cls(width=128, layers=4, matrix_lr=5e-3, batch_size=128) if small else cls()
 
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
