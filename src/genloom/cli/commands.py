@@ -221,7 +221,9 @@ def continue_command(
     n: Annotated[int, Parameter(name=("-n", "--n"), help="How many continuations.")] = 1,
     length: Annotated[int, Parameter(help="Symbols of each at most.")] = 200,
     choice: Annotated[Choice, Parameter(name="*")] = Choice(),  # noqa: B008
-    stop: Annotated[tuple[str, ...], Parameter(help="End before this string; may be repeated.")] = (),
+    stop: Annotated[
+        tuple[str, ...], Parameter(negative=(), help="End before this string; may be repeated.")
+    ] = (),
     pattern: Annotated[
         str | None, Parameter(help="A regular expression that the continuation matches.")
     ] = None,
