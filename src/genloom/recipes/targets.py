@@ -185,7 +185,7 @@ RECIPES: Mapping[str, Recipe] = {
         space="view",
     ),
     "mnist-rbm": Recipe(
-        _mnist("energy.rbm", "60m"),
+        _mnist("energy.rbm", "60m", lr=1e-3),
         AtMost(88.0),
         "RBM with 500 hidden units and CD-25 86.34 (Salakhutdinov & Murray 2008)",
         f"{BINARISED}, annealed importance sampling",
