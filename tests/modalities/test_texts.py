@@ -15,6 +15,7 @@ from genloom.modalities.base import Dataset
 from genloom.modalities.characters import CODE_POINTS, TextView, to_items, to_texts
 from genloom.modalities.datasets import DataOptions, from_json, open_data
 from genloom.modalities.texts import Texts
+from genloom.recipes.continuing import Writer
 
 LINES = [f"line {'äöü€😀'[i % 5]}{i}" for i in range(60)]
 
@@ -199,6 +200,7 @@ def test_texts_of_bytes_go_on(odd: Dataset, tmp_path: Path, family: str, name: s
         train={} if family == "seq.ngram" else {"steps": 3},
     )
     found = trained.continue_texts(["日", "a", "Ω"], length=6, seed=1)
+    assert Writer(trained.run)._read(["a", "abcd"]).values.shape[1] <= 4, "a prompt is not padded to an item"
     assert all("\ufffd" not in one.text for one in found)
     (matched,) = trained.continue_texts(["p"], length=12, pattern="[a-z]{2}x")
     assert matched.text.startswith("x") or len(matched.text) >= 2

@@ -154,12 +154,11 @@ class Writer:
         return None
 
     def _read(self, prompts: Sequence[str]) -> Padded:
-        read, longest = self.view.read(prompts), self.model.longest
-        if self.model.alphabet.ends and int(read.lengths.max()) > longest:
-            raise DataError(
-                f"texts of this model have up to {longest:,} symbols, the prompt {int(read.lengths.max()):,}"
-            )
-        return read
+        read = self.view.read(prompts)
+        width, longest = int(read.lengths.max()), self.model.longest
+        if self.model.alphabet.ends and width > longest:
+            raise DataError(f"texts of this model have up to {longest:,} symbols, the prompt {width:,}")
+        return Padded(read.values[:, :width], read.lengths)
 
     def _drawn(self, prompts: Sequence[str], numbers: Sequence[int], wish: Wish) -> Iterator[Drawn]:
         if "" in wish.stop:
