@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 from pydantic import ValidationError
+from symbols import VARYING, listed
 from torch import Tensor
 
 from genloom.core.errors import DataError
@@ -15,12 +16,12 @@ from genloom.core.randomness import SampleNoise, generator
 from genloom.core.sequences import Alphabet
 from genloom.families import seq_gpt, seq_lstm, seq_ngram
 from genloom.nn import decoding
-from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, collect, no_prompts, open_reader, stream
+from genloom.nn.decoding import Choice, Constraint, Drawn, collect, no_prompts, stream
+from genloom.nn.readers import Muted, open_reader
 from genloom.nn.searching import beam_search, penalty
 from genloom.nn.sequences import SequenceModel
 from genloom.nn.speculating import speculate
 
-VARYING = Leaf((Length(4),), Categorical(3))
 ROOMY = Leaf((Length(8),), Categorical(3))
 FIXED = Leaf((12,), Categorical(3))
 LABEL = Leaf((), Categorical(2))
@@ -68,11 +69,6 @@ def prompts(*texts: list[int]) -> Padded:
 
 def rows(n: int) -> SampleNoise:
     return SampleNoise(5, torch.arange(n))
-
-
-def texts(values: Padded) -> list[tuple[int, ...]]:
-    pairs = zip(values.values.tolist(), values.lengths.tolist(), strict=True)
-    return [tuple(row[:n]) for row, n in pairs]
 
 
 def tree(step: Callable[[tuple[int, ...]], Tensor], steps: int, end: int) -> dict[tuple[int, ...], float]:
@@ -236,7 +232,7 @@ def test_what_is_collected_of_a_helper_has_no_gaps() -> None:
     helped = list(speculate(model, lstm(), prompts(*given), rows(4), 6, PLAIN, ahead=3))
     found = collect(model.alphabet, iter(helped), 4)
     expected = with_ends(iter(helped), 4)
-    assert texts(found.values) == [tuple(s for s in text if s < 3) for text in expected]
+    assert listed(found.values) == [tuple(s for s in text if s < 3) for text in expected]
 
 
 def test_a_tiny_temperature_is_greedy() -> None:
@@ -291,6 +287,20 @@ def test_a_muted_symbol_never_comes_and_the_others_share_its_mass() -> None:
 
     drawn = with_ends(stream(Muted(model, [1]), no_prompts(n), rows(n), 4, PLAIN), n)
     require_fit(drawn, tree(left, 4, 3))
+
+
+def test_a_sliding_reader_forgets_and_selects() -> None:
+    model, text = gpt(FIXED), torch.tensor([[i % 3 for i in range(20)], [i % 2 for i in range(20)]])
+    text[:, 0] = model.alphabet.nameless
+    with torch.no_grad():
+        whole, reader = open_reader(model, 2, 30), open_reader(model, 2, 30)
+        for part in text[:, :16].split(1, 1):
+            expected = whole.read(part)
+            reader.read(part)
+        reader.rewind(torch.tensor([2, 2]))
+        reader.select(torch.tensor([1, 0]))
+        again = reader.read(text[[1, 0], 14:16])[:, -1]
+    assert torch.allclose(again, expected[[1, 0], -1], atol=1e-10)
 
 
 def test_a_prompt_longer_than_the_context_counts_by_its_end() -> None:

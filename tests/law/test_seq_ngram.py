@@ -1,20 +1,17 @@
 """N-grams: a distribution over whole items, equal to published formulas written with dictionaries."""
 
-import itertools
 import math
 from collections import Counter
 
 import pytest
 import torch
-from torch import Tensor
+from symbols import FIXED, VARYING, counted, everything, listed
 
 from genloom.core.errors import DataError, Unsupported
-from genloom.core.events import Binary, Categorical, Leaf, Length, Padded
+from genloom.core.events import Binary, Leaf, Padded
 from genloom.core.randomness import SampleNoise, generator
 from genloom.families.seq_ngram import LEAST_DISCOUNT, Config, Model, make_levels
 
-VARYING = Leaf((Length(4),), Categorical(3))
-FIXED = Leaf((4,), Categorical(3))
 NOISE = SampleNoise(0, torch.arange(1))
 
 
@@ -38,18 +35,6 @@ def fitted(event: Leaf, max_order: int = 4) -> Model:
     return model
 
 
-def everything(event: Leaf) -> Padded | Tensor:
-    """Return every item of an event."""
-    whole = torch.tensor(list(itertools.product(range(3), repeat=4)))
-    if event is FIXED:
-        return whole
-    parts = [torch.unique(whole[:, :n], dim=0) for n in range(1, 5)]
-    rows = [torch.zeros(1, 4, dtype=torch.int64)]
-    rows += [torch.cat([part, torch.zeros(len(part), 4 - part.shape[1]).long()], 1) for part in parts]
-    lengths = [torch.full((len(part),), n) for n, part in enumerate(rows[:1] + parts)]
-    return Padded(torch.cat(rows), torch.cat(lengths))
-
-
 @pytest.mark.parametrize("event", [VARYING, FIXED], ids=["varying", "fixed"])
 def test_probabilities_of_all_items_sum_to_one(event: Leaf) -> None:
     p = fitted(event).log_prob(everything(event), noise=NOISE).value.exp()
@@ -63,17 +48,10 @@ def test_samples_follow_the_probabilities(event: Leaf) -> None:
     model, n, every = fitted(event), 20_000, everything(event)
     p = model.log_prob(every, noise=NOISE).value.exp()
     drawn = model.sample(SampleNoise(3, torch.arange(n)))
-    counts = torch.tensor([names(drawn)[name] for name in names(every)]).double()
+    found = counted(drawn)
+    counts = torch.tensor([found[name] for name in listed(every)]).double()
     assert int(counts.sum()) == n
     assert float(((counts - n * p).square() / (n * p)).sum()) < len(p) - 1 + 5 * (2 * len(p)) ** 0.5
-
-
-def names(items: Padded | Tensor) -> Counter[tuple[int, ...]]:
-    """Count items by their symbols."""
-    if isinstance(items, Tensor):
-        return Counter(map(tuple, items.tolist()))
-    rows = zip(items.values.tolist(), items.lengths.tolist(), strict=True)
-    return Counter(tuple(row[:n]) for row, n in rows)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

@@ -1,12 +1,12 @@
 """Laws of every network that reads from left to right: sums, causality, cached = whole, mixed lengths."""
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
+from symbols import FIXED, VARYING, counted, everything, listed
 from torch import Tensor
 
 from genloom.core import registry
@@ -27,8 +27,6 @@ FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "rnn": ("seq.lstm", {"cell": "rnn", "units": 5, "layers": 1, "embedding": 4}),
 }
 LABEL = Leaf((), Categorical(3))
-VARYING = Leaf((Length(4),), Categorical(3))
-FIXED = Leaf((4,), Categorical(3))
 LONG = Leaf((Length(12),), Categorical(5))
 NOISE = SampleNoise(0, torch.arange(1))
 every_family = pytest.mark.parametrize("family", FAMILIES)
@@ -50,18 +48,6 @@ def make_untouched(family: str) -> SequenceModel:
     """Return a model as training starts with it."""
     name, settings = FAMILIES[family]
     return registry.load(name).config(**settings).build(LONG, None)
-
-
-def everything(event: Leaf) -> Padded | Tensor:
-    """Return every item of ``VARYING`` or ``FIXED``."""
-    whole = torch.tensor(list(itertools.product(range(3), repeat=4)))
-    if event is FIXED:
-        return whole
-    parts = [torch.unique(whole[:, :n], dim=0) for n in range(1, 5)]
-    rows = [torch.zeros(1, 4, dtype=torch.int64)]
-    rows += [torch.cat([part, torch.zeros(len(part), 4 - part.shape[1]).long()], 1) for part in parts]
-    lengths = [torch.full((len(part),), n) for n, part in enumerate(rows[:1] + parts)]
-    return Padded(torch.cat(rows), torch.cat(lengths))
 
 
 @torch.no_grad()
@@ -88,26 +74,12 @@ def test_probabilities_of_all_items_sum_to_one(family: str, event: Leaf) -> None
 def test_samples_follow_the_probabilities(family: str, event: Leaf) -> None:
     model, n, every = make(family, event), 20_000, everything(event)
     p = probabilities(model, every)
-    drawn = names(model.sample(SampleNoise(3, torch.arange(n))))
+    drawn = counted(model.sample(SampleNoise(3, torch.arange(n))))
     counts = torch.tensor([drawn[name] for name in listed(every)]).double()
     assert int(counts.sum()) == n
     often = n * p > 5
     deviation = (counts - n * p)[often].square() / (n * p * (1 - p))[often]
     assert float(deviation.sum()) < len(deviation) + 5 * (2 * len(deviation)) ** 0.5
-
-
-def listed(items: Padded | Tensor) -> list[tuple[int, ...]]:
-    """Return the symbols of each item."""
-    if isinstance(items, Tensor):
-        return [tuple(row) for row in items.tolist()]
-    rows = zip(items.values.tolist(), items.lengths.tolist(), strict=True)
-    return [tuple(row[:n]) for row, n in rows]
-
-
-def names(items: object) -> Counter[tuple[int, ...]]:
-    """Count items by their symbols."""
-    assert isinstance(items, Padded | Tensor)
-    return Counter(listed(items))
 
 
 @every_family

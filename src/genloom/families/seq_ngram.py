@@ -20,8 +20,9 @@ from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Stage
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Alphabet, Reader
-from genloom.nn.decoding import Tape, draw_items
+from genloom.nn.decoding import draw_items
 from genloom.nn.fitted import fitted_buffers, require_fitted
+from genloom.nn.readers import Tape
 
 BITS = 62
 """Of the number that stands for an n-gram."""

@@ -17,6 +17,7 @@ from genloom.core.capabilities import NextSymbol
 from genloom.core.events import Padded, Value
 from genloom.core.randomness import Noise, invert_cdf
 from genloom.core.sequences import Alphabet, Reader
+from genloom.nn.readers import Tape, open_reader, wide
 
 AHEAD = 64
 """Uniforms drawn at a time for each sequence."""
@@ -85,11 +86,6 @@ class Drawn:
     ended: Tensor
 
 
-def wide(logits: Tensor) -> Tensor:
-    """Return logits in float32 at least."""
-    return logits.float() if logits.dtype == torch.bfloat16 else logits
-
-
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
     """Make symbols that were seen (B, V) less likely. Keskar et al. 2019, arXiv:1909.05858, section 4.1."""
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -134,142 +130,6 @@ def shaped(logits: Tensor, choice: Choice, seen: Tensor) -> Tensor:
     if choice.top_p < 1:
         logits = keep_top_p(logits, choice.top_p)
     return keep_min_p(logits, choice.min_p)
-
-
-class Guided(Reader):
-    """Reads sequences with their class and without, and overstates the difference.
-
-    Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, of log-probabilities as in Sanchez et al. 2023,
-    arXiv:2306.17806, equation 7.
-    """
-
-    def __init__(self, given: Reader, free: Reader, alphabet: Alphabet, scale: float) -> None:
-        self.given, self.free, self.alphabet, self.scale = given, free, alphabet, scale
-
-    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
-        nameless = symbols.masked_fill(symbols >= self.alphabet.outputs, self.alphabet.nameless)
-        given = wide(self.given.read(symbols, counts)).log_softmax(-1)
-        free = wide(self.free.read(nameless, counts)).log_softmax(-1)
-        gap = (given - free).masked_fill(free.isneginf(), 0)
-        return free + self.scale * gap
-
-    def select(self, rows: Tensor) -> None:
-        self.given.select(rows)
-        self.free.select(rows)
-
-    def rewind(self, counts: Tensor) -> None:
-        self.given.rewind(counts)
-        self.free.rewind(counts)
-
-
-class Tape:
-    """Symbols of several sequences, each of its own length (B,)."""
-
-    def __init__(self, rows: int) -> None:
-        self.values = torch.zeros(rows, 0, dtype=torch.int64)
-        self.lengths = torch.zeros(rows, dtype=torch.int64)
-
-    def write(self, symbols: Tensor, counts: Tensor | None) -> None:
-        """Add the first ``counts`` of symbols (B, T) to each sequence, all if None."""
-        counts = torch.full_like(self.lengths, symbols.shape[1]) if counts is None else counts
-        width = int((self.lengths + counts).max())
-        if width > self.values.shape[1]:
-            self.values = F.pad(self.values, (0, 2 * width - self.values.shape[1]))
-        new = torch.arange(symbols.shape[1]) < counts[:, None]
-        rows = torch.arange(len(symbols))[:, None].expand_as(new)
-        places = self.lengths[:, None] + torch.arange(symbols.shape[1])
-        self.values[rows[new], places[new]] = symbols[new]
-        self.lengths = self.lengths + counts
-
-    def part(self, first: Tensor, width: int) -> Tensor:
-        """Return so many symbols of each sequence from a place on, (B, width); past its end, anything."""
-        places = first[:, None] + torch.arange(width)
-        return self.values.gather(1, places.clamp(0, self.values.shape[1] - 1))
-
-    def select(self, rows: Tensor) -> None:
-        """Go on with these sequences."""
-        self.values, self.lengths = self.values[rows], self.lengths[rows]
-
-
-class Sliding(Reader):
-    """Reads sequences of any length by a model of bounded context.
-
-    When a sequence fills its context, it is read anew from the start and the last half of a context.
-    """
-
-    def __init__(self, model: NextSymbol, rows: int, context: int) -> None:
-        self.model, self.context, self.tape = model, context, Tape(rows)
-        self.reader = model.reader(rows, context)
-        self.held = torch.zeros(rows, dtype=torch.int64)
-
-    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
-        before = self.tape.lengths
-        self.tape.write(symbols, counts)
-        counts = self.tape.lengths - before
-        full = self.held + counts > self.context
-        last = self.tape.lengths.clamp_max(1 + self.context // 2)
-        self.held = torch.where(full, last, self.held + counts)
-        if not bool(full.any()):
-            return self.reader.read(symbols, counts)
-        self.reader = self.model.reader(len(symbols), self.context)
-        again = self.tape.part(self.tape.lengths - self.held, int(self.held.max()))
-        again[:, 0] = self.tape.values[:, 0]
-        logits = self.reader.read(again, self.held)
-        asked = (self.held - counts)[:, None] + torch.arange(symbols.shape[1])
-        asked = asked.clamp(0, logits.shape[1] - 1)
-        return logits[torch.arange(len(symbols))[:, None], asked]
-
-    def select(self, rows: Tensor) -> None:
-        self.reader.select(rows)
-        self.tape.select(rows)
-        self.held = self.held[rows]
-
-    def rewind(self, counts: Tensor) -> None:
-        self.reader.rewind(counts)
-        self.tape.lengths, self.held = self.tape.lengths - counts, self.held - counts
-
-
-class Muted(NextSymbol):
-    """A model without some of its symbols: what is left of each distribution, as if they could not come."""
-
-    def __init__(self, model: NextSymbol, silent: Sequence[int]) -> None:
-        self.model, self.silent = model, torch.tensor(silent, dtype=torch.int64)
-        self.alphabet, self.longest, self.context = model.alphabet, model.longest, model.context
-
-    def reader(self, rows: int, longest: int) -> Reader:
-        return MutedReader(self.model.reader(rows, longest), self.silent)
-
-
-class MutedReader(Reader):
-    """The reader of a ``Muted`` model."""
-
-    def __init__(self, reader: Reader, silent: Tensor) -> None:
-        self.reader, self.silent = reader, silent
-
-    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
-        return self.reader.read(symbols, counts).index_fill(-1, self.silent, -torch.inf)
-
-    def select(self, rows: Tensor) -> None:
-        self.reader.select(rows)
-
-    def rewind(self, counts: Tensor) -> None:
-        self.reader.rewind(counts)
-
-
-def open_reader(model: NextSymbol, rows: int, longest: int, scale: float = 1.0, spare: int = 0) -> Reader:
-    """Return a reader of so many sequences, guided by their class where ``scale`` is not 1.
-
-    Args:
-        longest: symbols of a sequence, its start included; more than the model's context slide.
-        spare: symbols that may be read beyond and are forgotten.
-    """
-
-    def plain() -> Reader:
-        if model.context is None or longest <= model.context:
-            return model.reader(rows, longest + spare)
-        return Sliding(model, rows, model.context)
-
-    return plain() if scale == 1 else Guided(plain(), plain(), model.alphabet, scale)
 
 
 def room(model: NextSymbol, prompts: Padded, steps: int) -> Tensor:

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
-from genloom.nn.decoding import Tape
 from genloom.nn.dropout import Map, channel_dropout, identity
+from genloom.nn.readers import Tape
 from genloom.nn.sequences import SequenceNetwork
 
 State = tuple[Tensor, ...]

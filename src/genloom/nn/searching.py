@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import NextSymbol
 from genloom.core.events import Padded, Value
-from genloom.nn.decoding import opened, room, wide
+from genloom.nn.decoding import opened, room
+from genloom.nn.readers import wide
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Alphabet, Reader
-from genloom.nn.decoding import draw_items, wide
+from genloom.nn.decoding import draw_items
 from genloom.nn.labels import hide_labels
+from genloom.nn.readers import wide
 
 SHORT = 64
 """Up to this many symbols an item a small network suffices."""
-
 
 STRIDE = 16
 """Steps in which batches of items of varying length are cut to the longest of them."""

@@ -16,7 +16,8 @@ from genloom.core.errors import DataError
 from genloom.core.events import Padded, Value
 from genloom.core.randomness import Noise, invert_cdf
 from genloom.core.sequences import Reader
-from genloom.nn.decoding import Choice, Drawn, open_reader, over, room, seen_in, shaped, wide
+from genloom.nn.decoding import Choice, Drawn, over, room, shaped
+from genloom.nn.readers import open_reader, wide
 
 
 @torch.no_grad()
@@ -62,11 +63,11 @@ def speculate(
         for reader in readers:
             reader.read(start[:, :-1], prompts.lengths)
     lengths = prompts.lengths
-    none = torch.zeros_like(seen_in(prompts, alphabet.outputs))
+    none = torch.zeros(rows, alphabet.outputs, dtype=torch.bool)
     while bool((left > 0).any()):
         guesses, guessed = _guess(readers[1], last, noise, choice, none, ahead)
         logits = wide(readers[0].read(torch.cat((last, guesses), 1)))
-        shares = torch.stack([shaped(part, choice, none).softmax(-1) for part in logits.unbind(1)], 1)
+        shares = shaped(logits, choice, none[:, None]).softmax(-1)
         counts = _confirmed(guesses, guessed, shares, noise)
         fixed = _correct(counts, guessed, shares, noise)
         symbols = torch.cat((guesses, guesses[:, -1:]), 1).scatter(1, counts[:, None], fixed[:, None])

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
 from genloom.core.capabilities import NextSymbol, need
 from genloom.core.errors import ConfigError, DataError, Unsupported
@@ -12,13 +11,12 @@ from genloom.core.events import Padded, Value
 from genloom.core.randomness import SampleNoise
 from genloom.modalities.characters import TextView
 from genloom.modalities.patterns import Matches, StopAt, Written, compiled
-from genloom.nn.decoding import Choice, Constraint, Drawn, Muted, Together, collect, stream
+from genloom.nn.decoding import Choice, Constraint, Drawn, Together, collect, stream
+from genloom.nn.readers import Muted
 from genloom.nn.searching import beam_search
 from genloom.nn.speculating import speculate
 from genloom.recipes.runs import Run, labels_for
-
-MICRO_BATCH = 64
-"""Texts that are written together."""
+from genloom.tasks.sampling import MICRO_BATCH
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,8 @@ class Writer:
             raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
 
     def _opened(self, run: Run) -> NextSymbol:
-        model = run.load().eval()
-        assert isinstance(model, nn.Module)
         silent = [i for i, part in enumerate(self.spelled) if not part]
-        return Muted(need(model, NextSymbol, "continue"), silent)
+        return Muted(need(run.load().eval(), NextSymbol, "continue"), silent)
 
     def notice(self, prompt: str, length: int) -> str:
         """Say what of a text the model will not see; nothing if it sees all."""
