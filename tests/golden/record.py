@@ -11,10 +11,11 @@ import torch
 import genloom
 from genloom.core import registry
 from genloom.core.capabilities import Sampler
+from genloom.recipes.fitting import unfit
 from genloom.recipes.runs import view_for
 
 RECORDS = Path(__file__).with_name("records.json")
-SETS = ("digits", "torus", "sums")
+SETS = ("digits", "torus", "sums", "numerals")
 """Each family is recorded on the first that has a view it takes."""
 STEPS = 20
 ITEMS = 64
@@ -22,7 +23,9 @@ ITEMS = 64
 
 def fits(family: str, data: str) -> bool:
     """Tell whether the family takes a view of the data."""
-    return view_for(registry.load(family).card, genloom.open_data(data).modality) is not None
+    card = registry.load(family).card
+    view = view_for(card, genloom.open_data(data).modality)
+    return view is not None and not unfit(card, view)
 
 
 def measure(family: str, folder: Path) -> dict[str, float]:

@@ -15,8 +15,8 @@ from genloom.core.events import Binary, Categorical, Leaf, Length, Padded
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.nn.attention import attend
 from genloom.nn.sequences import SequenceModel
-from genloom.nn.transformer import attend
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),

@@ -1,9 +1,6 @@
 """The commands: they parse, call one recipe, and print."""
 
 import platform
-import shlex
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,15 +10,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from genloom.cli.shared import Json, Out, Seed, at_least, emit, speaker, spoken
 from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
-from genloom.nn.decoding import Choice
 from genloom.recipes import comparing, fitting, walking
-from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
@@ -38,18 +34,10 @@ from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.loop import bf16_pays
 
-Json = Annotated[
-    bool,
-    Parameter(
-        name="--json", negative=(), show_default=False, help="Print JSON for machines on standard output."
-    ),
-]
 Items = Annotated[
     str | None,
     Parameter(help="Data of the same form: a name, file or folder; the run's if absent."),
 ]
-Seed = Annotated[int, Parameter(help="Decides all that is random.")]
-Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Reading = Annotated[DataOptions, Parameter(name="data")]
 Overrides = Annotated[
@@ -212,68 +200,6 @@ def _values(text: str | None) -> dict[str, float] | None:
         return {name.strip(): float(value) for name, _, value in pairs}
     except ValueError:
         raise ConfigError(f"--given takes names and numbers such as age=30,hours=40, not {text!r}") from None
-
-
-def continue_command(
-    run: Path,
-    prompt: str = "",
-    *,
-    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many continuations.")] = 1,
-    length: Annotated[int, Parameter(help="Symbols of each at most.")] = 200,
-    choice: Annotated[Choice, Parameter(name="*")] = Choice(),  # noqa: B008
-    stop: Annotated[
-        tuple[str, ...], Parameter(negative=(), help="End before this string; may be repeated.")
-    ] = (),
-    pattern: Annotated[
-        str | None, Parameter(help="A regular expression that the continuation matches.")
-    ] = None,
-    beam: Annotated[
-        int | None, Parameter(help="Search for the likeliest with so many hypotheses, and show -n of them.")
-    ] = None,
-    length_penalty: Annotated[float, Parameter(help="Of a beam: above 0 for longer texts.")] = 0.0,
-    helper: Annotated[
-        Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
-    ] = None,
-    label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
-    seed: Seed = 0,
-    json: Json = False,
-) -> None:
-    """Go on writing where a text ends.
-
-    Args:
-        run: a run directory of a model of texts.
-        prompt: what comes before; nothing if absent.
-    """
-    wish = Wish(within(1, length, MOST, "--length"), choice, stop, pattern, label, seed)
-    count = within(1, n, MOST, "-n")
-    writer = Writer(open_run(run), None if helper is None else open_run(helper))
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(errors="backslashreplace")
-    if helper is None and (notice := writer.notice(prompt, length)):
-        speaker()(notice)
-    if beam is not None:
-        if not 0 <= length_penalty <= 10:
-            raise ConfigError(f"--length-penalty must be from 0 to 10, not {length_penalty}")
-        found = writer.search(prompt, within(count, beam, 1000, "--beam"), length_penalty, wish)[:count]
-    elif length_penalty:
-        raise ConfigError("--length-penalty is of a search: give a width with --beam, or leave it out")
-    elif count == 1 and not json and pattern is None:
-        pieces = writer.pieces(prompt, wish)
-        print(f"{prompt}{next(pieces)}", end="", flush=True)
-        for piece in pieces:
-            print(piece, end="", flush=True)
-        return print()
-    else:
-        found = writer.write([prompt] * count, wish)
-    if pattern is not None and not all(one.ended for one in found):
-        missed = sum(not one.ended for one in found)
-        speaker()(f"{missed} of {count} do not match the pattern within {length} symbols")
-    if json:
-        return emit({"run": str(run), "seed": seed, "continuations": [vars(one) for one in found]})
-    for one in found:
-        print(f"{one.prompt}{one.text}")
-    return None
 
 
 def encode_command(
@@ -598,6 +524,10 @@ def info_command(family: str, *, json: Json = False) -> None:
     console.print(settings)
 
 
+EXTRAS = ("pyarrow", "regex", "sacrebleu", "tensorboard", "tokenizers")
+"""Packages that genloom uses where they are."""
+
+
 def doctor_command(*, json: Json = False) -> None:
     """Check this installation and machine: versions, threads, extras, and whether each family builds."""
     facts = {
@@ -606,7 +536,7 @@ def doctor_command(*, json: Json = False) -> None:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "bf16": bf16_pays(),
-        "extras": {name: _installed(name) for name in ("pyarrow", "tensorboard")},
+        "extras": {name: _installed(name) for name in EXTRAS},
         "families": {name: _loads(name) for name in registry.names()},
     }
     if json:
@@ -690,36 +620,3 @@ def _literal(name: str, text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"setting {name}: {text!r} is not a value") from error
-
-
-def at_least(least: int, value: int, name: str) -> int:
-    """Return a number that is large enough, or raise ``ConfigError``."""
-    if value < least:
-        raise ConfigError(f"{name} must be at least {least}, not {value}")
-    return value
-
-
-MOST = 100_000
-"""Of texts, and of symbols of a text, that are written at one time."""
-
-
-def within(least: int, value: int, most: int, name: str) -> int:
-    """Return a number that is neither too small nor too large, or raise ``ConfigError``."""
-    if not least <= value <= most:
-        raise ConfigError(f"{name} must be from {least:,} to {most:,}, not {value:,}")
-    return value
-
-
-def speaker() -> Callable[[str], None]:
-    """Return where notices go: standard error, of one process among several."""
-    return (lambda text: print(text, file=sys.stderr, flush=True)) if ranks.speaks() else lambda text: None  # noqa: ARG005
-
-
-def spoken() -> str:
-    """Return the command line as it was typed."""
-    return " ".join(["genloom", *map(shlex.quote, sys.argv[1:])])
-
-
-def emit(value: Any) -> None:
-    """Print strict JSON."""
-    print(to_json(value))

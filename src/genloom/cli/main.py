@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "Train one family on a data set, a file or a folder.",
     "sample": "Draw from a trained run.",
     "continue": "Go on writing where a text ends.",
+    "translate": "Turn texts into others.",
     "encode": "Write the codes of items to a file.",
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",
@@ -30,6 +31,9 @@ COMMANDS = {
     "info": "Show what a family is, takes and offers.",
     "doctor": "Check this installation and machine.",
 }
+
+WRITING = ("continue", "translate")
+"""Commands in a module of their own."""
 
 EPILOGUES = dict.fromkeys(
     ("compare", "fit"), "--config FILE reads any of these from YAML; flags beside it win."
@@ -50,7 +54,7 @@ def app() -> App:
     )
     for name, text in COMMANDS.items():
         made.command(
-            f"genloom.cli.commands:{name}_command",
+            f"genloom.cli.{'writing' if name in WRITING else 'commands'}:{name}_command",
             name=name,
             help=text,
             help_epilogue=EPILOGUES.get(name, ""),

@@ -59,8 +59,23 @@ class NextSymbol(ABC):
     context: int | None
 
     @abstractmethod
-    def reader(self, rows: int, longest: int) -> Reader:
-        """Return a reader of so many empty sequences, which will get at most ``longest`` symbols each."""
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
+        """Return a reader of so many empty sequences, which will get at most ``longest`` symbols each.
+
+        Args:
+            cond: what the sequences are given; a class stands in their start as well.
+        """
+
+
+class Aligner(ABC):
+    """Looks from each place of what it models at places of what it is given."""
+
+    @abstractmethod
+    def align(self, x: Value, cond: Value) -> Tensor:
+        """Return the shares of attention, (B, T, S), of each row 1 in sum.
+
+        T counts the symbols of x and their end, S those of ``cond`` and theirs; places beyond mean nothing.
+        """
 
 
 class Latent(ABC):
@@ -135,6 +150,7 @@ CAPABILITIES: tuple[type, ...] = (
     Infill,
     Likelihood,
     NextSymbol,
+    Aligner,
     Latent,
     LatentVariable,
     Invertible,

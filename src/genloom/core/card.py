@@ -81,7 +81,8 @@ class Card:
         title: what people call it.
         summary: one sentence.
         events: tests of an event, in order of preference: the first that any view of the data passes wins.
-        conditions: what it can be conditional on: nothing, class labels, or labels and rows of numbers alike.
+        conditions: what it can be conditional on: nothing, class labels, labels and rows of numbers alike, or
+            a sequence of symbols, without which it cannot be.
         likelihood: the kind of its log-likelihood of the event, None if it has none.
         references: the papers it follows.
         good_at, bad_at: plain sentences.
@@ -97,7 +98,7 @@ class Card:
     good_at: tuple[str, ...]
     bad_at: tuple[str, ...]
     likelihood: Bound | None = None
-    conditions: Literal["none", "class", "any"] = "none"
+    conditions: Literal["none", "class", "any", "sequence"] = "none"
     couples_samples: bool = False
     autocast: bool = False
 
@@ -147,6 +148,13 @@ def symbol_sequence(event: Event) -> bool:
         and len(event.shape) == 1
         and isinstance(event.kind, Categorical)
         and not event.kind.ordered
+    )
+
+
+def takes(card: Card, given: Event) -> bool:
+    """Tell whether models of a family can be given this part of an item."""
+    return (
+        symbol_sequence(given) if card.conditions == "sequence" else card.conditions == "any" and real(given)
     )
 
 

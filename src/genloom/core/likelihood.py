@@ -5,6 +5,8 @@ from enum import StrEnum
 
 from torch import Tensor
 
+from genloom.core.events import Padded
+
 
 class Bound(StrEnum):
     """What a log-likelihood figure is, relative to the true value."""
@@ -33,9 +35,11 @@ class LogProb:
 
 
 def given(cond: object | None) -> str:
-    """Return what ``LogProb.given`` says of a model's condition: "class", "columns", or "" for none."""
+    """Return what ``LogProb.given`` says of a condition: "class", "columns", "source", or "" for none."""
     if cond is None:
         return ""
+    if isinstance(cond, Padded):
+        return "source"
     return "columns" if isinstance(cond, Tensor) and cond.is_floating_point() else "class"
 
 

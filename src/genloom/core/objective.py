@@ -114,12 +114,18 @@ class Objective:
 
 @dataclass(frozen=True)
 class Stage:
-    """One training of a fit. ``objective`` None means that the model is fitted in closed form."""
+    """One training of a fit.
+
+    Args:
+        objective: None for a model that is fitted in closed form.
+        alike: items of about the same length come together, so that batches need less filling up.
+    """
 
     name: str
     objective: Objective | None
     batch_size: int = 128
     budget_share: float = 1.0
+    alike: bool = False
 
 
 def mapped(stage: Stage, part: str, share: float, change: Callable[[Batch], Batch]) -> Stage:
@@ -145,4 +151,4 @@ def mapped(stage: Stage, part: str, share: float, change: Callable[[Batch], Batc
         phases=[wrapped(phase) for phase in stage.objective.phases],
         exempt=frozenset(f"{part}.{name}" for name in stage.objective.exempt),
     )
-    return Stage(f"{part}-{stage.name}", objective, stage.batch_size, share * stage.budget_share)
+    return Stage(f"{part}-{stage.name}", objective, stage.batch_size, share * stage.budget_share, stage.alike)

@@ -46,6 +46,8 @@ BUILT_IN: Mapping[str, str] = {
     "seq.lstm": "genloom.families.seq_lstm",
     "seq.gpt": "genloom.families.seq_gpt",
     "seq.ssm": "genloom.families.seq_ssm",
+    "seq2seq.rnn": "genloom.families.seq2seq_rnn",
+    "seq2seq.transformer": "genloom.families.seq2seq_transformer",
 }
 
 SHOWN = frozenset(
@@ -63,6 +65,8 @@ SHOWN = frozenset(
         "seq.ngram",
         "seq.lstm",
         "seq.gpt",
+        "seq2seq.rnn",
+        "seq2seq.transformer",
     )
 )
 """One or two of each kind: what a comparison shows unless told otherwise, so that it takes minutes."""

@@ -5,11 +5,8 @@ Elman 1990; Hochreiter & Schmidhuber 1997; Cho et al. 2014, arXiv:1406.1078.
 Shapes: B batch, L positions, T symbols read at once, D width of the embedding, U units of a layer.
 """
 
-from collections.abc import Callable, Mapping
-from itertools import zip_longest
-from typing import Literal, Self
+from typing import Self
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -20,16 +17,13 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.sequences import Alphabet
 from genloom.nn.dropout import Map
-from genloom.nn.recurrent import RecurrentNetwork, State, States
+from genloom.nn.recurrent import Cell, RecurrentNetwork, States, recurrent_layers, run_layers
 from genloom.nn.sequences import (
     SHORT,
     SequenceModel,
     maximum_likelihood,
     sequence_model,
 )
-
-Cell = Literal["lstm", "gru", "rnn"]
-CELLS: Mapping[Cell, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 
 class Config(card.Config):
@@ -77,34 +71,12 @@ class Network(RecurrentNetwork):
         super().__init__()
         self.dropout = dropout
         self.embedding = nn.Embedding(alphabet.inputs, embedding)
-        sizes = [embedding] + [units] * (layers - 1)
-        self.layers = nn.ModuleList(CELLS[cell](size, units, batch_first=True) for size in sizes)
+        self.layers = recurrent_layers(cell, embedding, units, layers)
         self.head = nn.Linear(units, alphabet.outputs)
-        if cell == "lstm":
-            for layer in self.layers:
-                remembering(layer)
 
     def read(self, symbols: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
-        x, left = drop(self.embedding(symbols)), list[State]()
-        for layer, state in zip_longest(self.layers, states):
-            x, found = layer(x, None if state is None else as_torch_has_it(state))
-            left.append(tuple(p.transpose(0, 1) for p in (found if isinstance(found, tuple) else (found,))))
-            x = drop(x)
+        x, left = run_layers(self.layers, drop(self.embedding(symbols)), states, drop)
         return self.head(x), left
-
-
-def as_torch_has_it(state: State) -> Tensor | State:
-    """Return a state (B, 1, U) as torch's layers take it: (1, B, U), and a pair only where there are two."""
-    parts = tuple(part.transpose(0, 1).contiguous() for part in state)
-    return parts if len(parts) > 1 else parts[0]
-
-
-def remembering(layer: nn.Module) -> None:
-    """Set the biases of an LSTM's forget gates to 1 together, so that memories last from the start."""
-    with torch.no_grad():
-        for name, bias in layer.named_parameters():
-            if name.startswith("bias"):
-                bias.chunk(4)[1].fill_(0.5)
 
 
 CARD = Card(

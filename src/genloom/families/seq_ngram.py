@@ -175,7 +175,7 @@ class Model(nn.Module, ClosedForm, Likelihood, NextSymbol, Sampler):
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:  # noqa: ARG002
         return draw_items(self, noise)
 
-    def reader(self, rows: int, longest: int) -> "NgramReader":  # noqa: ARG002
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> "NgramReader":  # noqa: ARG002
         return NgramReader(self._levels(), self.symbols, rows)
 
     def _rows(self, x: Value, order: int) -> tuple[Tensor, Tensor]:

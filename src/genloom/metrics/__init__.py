@@ -24,6 +24,7 @@ from genloom.metrics.probing import probe_accuracy
 from genloom.metrics.ranking import auroc
 from genloom.metrics.rates import bits_per_dim, likelihood_figure, nats_per_item
 from genloom.metrics.registry import METRICS, Metric, measure
+from genloom.metrics.translation import translation_figures
 from genloom.metrics.two_sample import c2st
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "probe_accuracy",
     "sliced_wasserstein",
     "student",
+    "translation_figures",
     "wilson",
 ]

@@ -165,6 +165,9 @@ class Reading:
         label: the column that the labels came from.
         angles: the unit of a table whose columns are all angles.
         text: the form of texts; their items are int32 code points (n, characters).
+        sides: what is given and what is modelled of pairs of texts, by name; their items are int32 code
+            points (n, 2, characters).
+        lower: such texts are written in small letters.
     """
 
     parts: Mapping[str, Split]
@@ -175,4 +178,6 @@ class Reading:
     label: str | None = None
     angles: Literal["degrees", "radians"] | None = None
     text: Form | None = None
+    sides: tuple[str, str] | None = None
+    lower: bool = False
     notes: tuple[str, ...] = ()

@@ -25,6 +25,9 @@ UNKNOWN = 0xFFFD
 """What an unknown character is written as."""
 
 
+FEATURES = 512
+"""Places that runs of up to three characters are counted in."""
+
 CELLS = 2**30
 """Characters of all items together, each taking as much as the longest, at most."""
 
@@ -51,12 +54,28 @@ def to_items(texts: Sequence[str]) -> Tensor:
 
 def to_texts(items: Tensor) -> list[str]:
     """Return the texts of items."""
-    return ["".join(map(chr, row[: int(n)])) for row, n in zip(items.tolist(), lengths(items), strict=True)]
+    rows = zip(items.to(torch.int32).numpy(), lengths(items).tolist(), strict=True)
+    return [row[:n].tobytes().decode("utf-32-le", "surrogatepass") for row, n in rows]
 
 
 def lengths(items: Tensor) -> Tensor:
     """Return the numbers of characters (B,) int64."""
     return (items != 0).sum(1)
+
+
+def run_counts(items: Tensor) -> Tensor:
+    """Return how often runs of one to three characters occur, hashed to ``FEATURES`` places, (B, D)."""
+    found = torch.zeros(len(items), FEATURES, dtype=torch.float64)
+    for order in (1, 2, 3):
+        if items.shape[1] < order:
+            break
+        runs = items.long().unfold(1, order, 1)
+        code = torch.zeros_like(runs[..., 0]) + order
+        for place in range(order):
+            code = (code * 1_000_003 + runs[..., place]) % 2_147_483_647
+        present = (runs != 0).all(-1).double()
+        found.scatter_add_(1, code % FEATURES, present)
+    return found
 
 
 def neighbours(blocks: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from genloom.modalities.binaries import Binaries
 from genloom.modalities.corpora import TEXTS, draw_sums, is_prose, read_corpus, read_official
 from genloom.modalities.homes import REMOTES, TABLES, locate
 from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
+from genloom.modalities.pairs import Pairs
+from genloom.modalities.parallel import PARALLEL, draw_numerals, read_pairs, read_parallel
 from genloom.modalities.pictures import fit
 from genloom.modalities.readers import read_path
 from genloom.modalities.records import JSON_LINES, read_folder, read_records
@@ -41,7 +43,7 @@ class DataOptions(BaseModel):
     alpha: float = Field(DEFAULT_ALPHA, gt=0, lt=0.5, description="margin of the logit view of images")
     label: str | None = Field(None, description="column of class labels in a table")
     given: str | None = Field(
-        None, description="columns of a table, separated by commas, that are given and not modelled"
+        None, description="columns of a table, or of texts, that are given and not modelled, between commas"
     )
     angles: Unit | None = Field(None, description="unit of a table whose columns are all angles")
     text: Literal["auto"] | Form = Field(
@@ -102,7 +104,7 @@ BUNDLED: Mapping[str, Callable[[], Reading]] = {
 
 def names() -> list[str]:
     """Return the names that ``open_data`` knows."""
-    return [*BUNDLED, *REMOTES, *TOYS, "sums"]
+    return [*BUNDLED, *REMOTES, *TOYS, "sums", "numerals"]
 
 
 def open_data(source: str, options: DataOptions | None = None) -> Dataset:
@@ -133,6 +135,7 @@ def from_json(description: Mapping[str, Any]) -> Modality:
         "binaries": Binaries,
         "angles": Angles,
         "texts": Texts,
+        "pairs": Pairs,
     }
     kind = str(description.get("modality"))
     if kind not in known:
@@ -145,6 +148,8 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return source, draw_toy(source, options.points, options.seed)
     if source == "sums":
         return source, draw_sums(options.points, options.seed)
+    if source == "numerals":
+        return source, draw_numerals(options.points, options.seed, options.given_columns)
     if source in BUNDLED:
         return source, BUNDLED[source]()
     if source in TABLES:
@@ -153,6 +158,8 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return source, read_text(files, options.label or layout.label, layout.columns)
     if source in TEXTS:
         return source, read_official(locate(source), TEXTS[source], options.block)
+    if source in PARALLEL:
+        return source, read_parallel(locate(source), PARALLEL[source], options.given_columns)
     if source in REMOTES:
         return source, read_path(locate(source), options.size, options.label)
     path = Path(located(source))
@@ -166,6 +173,8 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return path.stem, read_corpus(path, options.text, options.block, *shares)
     if path.is_dir() and options.text == "documents":
         return path.name, read_folder(path, options.block, *shares, options.seed)
+    if options.column is not None and options.given is not None:
+        return path.stem, read_pairs(path, options.given, options.column)
     if path.suffix.lower() in JSON_LINES or options.column is not None:
         return path.stem, read_records(path, options.column, options.label)
     return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
@@ -175,6 +184,8 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     """Split what was read, fit the modality on the training split and fix what is random in the others."""
     if reading.text is not None:
         return _build_texts(name, reading, reading.text, options)
+    if reading.sides is not None:
+        return _build_pairs(name, reading, reading.sides, options)
     shapes = {tuple(part.items.shape[1:]) for part in reading.parts.values()}
     if len(shapes) > 1:
         raise DataError(
@@ -215,13 +226,38 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     )
 
 
+def _build_pairs(name: str, reading: Reading, sides: tuple[str, str], options: DataOptions) -> Dataset:
+    """Split pairs of texts and learn how each side is spelt."""
+    _refuse_unused(name, reading, options)
+    parts = _equally_long(reading.parts)
+    found, notes = splits.divide(parts, options.test_fraction, options.valid_fraction, options.seed)
+    train, valid, test = _limited(found["train"], options), found["valid"], found["test"]
+    longest = train.items.shape[2]
+    others = valid.items, test.items
+    return Dataset(
+        name=name,
+        modality=Pairs.fit(train.items, others, sides, options.vocabulary, reading.lower),
+        train=train,
+        valid=valid,
+        test=test,
+        classes=(),
+        fingerprint=splits.fingerprint((train, valid, test), *sides),
+        notes=(*reading.notes, *notes),
+        description=f"{_counts(parts)} pairs of up to {longest} characters from {reading.origin}",
+    )
+
+
+def _equally_long(parts: Mapping[str, Split]) -> dict[str, Split]:
+    """Return texts in as much room as the longest needs."""
+    longest = max(part.items.shape[-1] for part in parts.values())
+    return {n: Split(pad(p.items, (0, longest - p.items.shape[-1])), p.labels) for n, p in parts.items()}
+
+
 def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) -> Dataset:
     """Split texts and collect the alphabet of the training split."""
     _refuse_unused(name, reading, options)
-    longest = max(part.items.shape[1] for part in reading.parts.values())
-    parts = {
-        n: Split(pad(p.items, (0, longest - p.items.shape[1])), p.labels) for n, p in reading.parts.items()
-    }
+    parts = _equally_long(reading.parts)
+    longest = parts[next(iter(parts))].items.shape[1]
     shares = options.test_fraction, options.valid_fraction
     found, notes = splits.divide(parts, *shares, options.seed, distinct="all" in parts)
     train = _first(found["train"], options) if form == "blocks" else _limited(found["train"], options)
@@ -241,11 +277,12 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
 
 def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
     """Refuse options that would have no effect."""
-    if reading.text is not None and (options.binarise != "none" or options.size is not None):
+    spoken = reading.text is not None or reading.sides is not None
+    if spoken and (options.binarise != "none" or options.size is not None):
         raise DataError(f"{name} is a text: leave --data.binarise and --data.size out")
-    if reading.text is None and options.vocabulary is not None:
+    if not spoken and options.vocabulary is not None:
         raise DataError(f"{name} is no text: leave --data.vocabulary out")
-    if reading.text is None and options.column is not None:
+    if not spoken and options.column is not None:
         raise DataError(f"{name} has no column of texts: leave --data.column out")
     if reading.text is None and options.text != "auto":
         raise DataError(f"{name} is no text file: leave --data.text out")
@@ -257,7 +294,7 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} has no columns to take labels from: leave --data.label out")
     if options.angles and (not reading.columns or options.given):
         raise DataError("angles is for tables, none of whose columns are given: leave --data.angles out")
-    if options.given and not reading.columns:
+    if options.given and not reading.columns and reading.sides is None:
         raise DataError(f"{name} is no table, and given is for columns: leave --data.given out")
 
 

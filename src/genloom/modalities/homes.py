@@ -98,6 +98,16 @@ _ABALONE = (
 )
 _CONTINUOUS = "density/continuous"
 
+_MULTI30K = "https://raw.githubusercontent.com/multi30k/dataset/a3d2e0d26b56f3846f66a952536ffed4e401d05a/data/task1/raw/"
+_SENTENCES = (
+    ("train.de.gz", 637_044, "726e39b2fa9eb9ffb6dc763fb35a179f80fae06ffc5d28b6ace5faa883de28a6"),
+    ("train.en.gz", 568_929, "d79cfa999dd4c51d2cb42499b6796d5a882c3a8a961923c25a898c90f8bbd56f"),
+    ("val.de.gz", 24_681, "f0cba2f995189cf5770f29a8a9a537a3ad3f51657ad873405082ff6863a5e75a"),
+    ("val.en.gz", 21_650, "14f7d25ddd868909a9213e361768460edcacdd6ab9d1e77b92560dc10c10dc28"),
+    ("test_2016_flickr.de.gz", 22_890, "9204244e408ccb38d2a55cfcd344df15005fc42a07a6e55ca6c52b6ababb8cc8"),
+    ("test_2016_flickr.en.gz", 21_077, "611d361c6334bc7246101d48097c13cf5c4413c5befc793cc629934359d532d9"),
+)
+
 TABLES: Mapping[str, Layout] = {
     **dict.fromkeys(_BINARY_SETS, Layout("density/binary")),
     "wine_red": Layout(_CONTINUOUS, _WINE, "quality"),
@@ -150,6 +160,7 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
         )
         for name, files in _BINARY_SETS.items()
     },
+    "multi30k": tuple(Remote(name, _MULTI30K + name, size, digest) for name, size, digest in _SENTENCES),
     "names": (
         Remote(
             "names.txt",

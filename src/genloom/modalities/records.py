@@ -34,13 +34,13 @@ def read_records(path: Path, column: str | None, label: str | None) -> Reading:
     texts, classes = list[str](), list[str]()
     column = column or USUAL
     empty = 0
-    for place, record in _records(path):
-        text = _cell(record, column, place)
+    for place, record in records(path):
+        text = cell(record, column, place)
         if not text.strip():
             empty += 1
             continue
         texts.append(text.replace("\r\n", "\n").replace("\r", "\n"))
-        classes.append("" if label is None else _cell(record, label, place).strip())
+        classes.append("" if label is None else cell(record, label, place).strip())
     if not texts:
         raise DataError(f"{path} has no text in its column {column!r}")
     labels, names = number_classes(None if label is None else classes, f"column {label!r} of {path.name}")
@@ -54,7 +54,7 @@ def form_of(texts: Sequence[str]) -> Form:
     return "documents" if any("\n" in text for text in texts) else "lines"
 
 
-def _records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def records(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each record with its place in the file."""
     suffix = path.suffix.lower()
     if suffix == ".parquet":
@@ -97,7 +97,12 @@ def _parquet(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise DataError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _cell(record: Mapping[str, Any], column: str, place: str) -> str:
+def cell(record: Mapping[str, Any], column: str, place: str) -> str:
+    """Return the text in a column of a record.
+
+    Raises:
+        DataError: there is none; the text says where.
+    """
     if column not in record:
         held = f"it has {', '.join(record) or 'nothing'}"
         raise DataError(

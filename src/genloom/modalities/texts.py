@@ -12,12 +12,9 @@ from torch import Tensor
 
 from genloom.core.errors import DataError
 from genloom.modalities.base import Form, Modality, View
-from genloom.modalities.characters import CharacterView, lengths, to_texts
+from genloom.modalities.characters import CharacterView, lengths, run_counts, to_texts
 from genloom.modalities.drawing import page
 from genloom.modalities.tokens import ByteView, PairView, learn_pairs
-
-FEATURES = 512
-"""Places that runs of up to three characters are counted in."""
 
 
 class Texts(Modality):
@@ -60,18 +57,8 @@ class Texts(Modality):
             raise DataError(f"texts have up to {items.shape[1]:,} characters, not up to {self.longest:,}")
 
     def features(self, items: Tensor) -> Tensor:
-        """Return how often runs of one to three characters occur, hashed to ``FEATURES`` places, (B, D)."""
-        found = torch.zeros(len(items), FEATURES, dtype=torch.float64)
-        for order in (1, 2, 3):
-            if items.shape[1] < order:
-                break
-            runs = items.long().unfold(1, order, 1)
-            code = torch.zeros_like(runs[..., 0]) + order
-            for place in range(order):
-                code = (code * 1_000_003 + runs[..., place]) % 2_147_483_647
-            present = (runs != 0).all(-1).double()
-            found.scatter_add_(1, code % FEATURES, present)
-        return found
+        """Return how often runs of one to three characters occur, (B, D)."""
+        return run_counts(items)
 
     def write(self, items: Tensor, classes: Sequence[str] | None, folder: Path) -> list[Path]:
         """Write ``items.txt``, a line each, or a file for each text of several; classes go before a tab."""

@@ -48,11 +48,14 @@ class SpelledView(TextView):
 
     def decode(self, x: Value) -> Tensor:
         assert isinstance(x, Padded)
+        cut = to_items([text.replace("\0", "\ufffd")[: self.longest] for text in self.texts(x)])
+        return torch.nn.functional.pad(cut, (0, self.longest - cut.shape[1]))
+
+    def texts(self, x: Padded) -> list[str]:
+        """Return the texts that symbols spell."""
         spelled = self.spell()
         rows = zip(x.values.tolist(), x.lengths.tolist(), strict=True)
-        texts = [b"".join(spelled[s] for s in row[:n]).decode("utf-8", "replace") for row, n in rows]
-        cut = to_items([text.replace("\0", "\ufffd")[: self.longest] for text in texts])
-        return torch.nn.functional.pad(cut, (0, self.longest - cut.shape[1]))
+        return [b"".join(spelled[s] for s in row[:n]).decode("utf-8", "replace") for row, n in rows]
 
     def padded(self, rows: Sequence[Sequence[int]]) -> Padded:
         """Return symbols of varying number with their numbers."""
@@ -101,7 +104,7 @@ class PairView(SpelledView):
         return [bytes(letters[c] for c in self._tokens.id_to_token(i)) for i in range(count)]
 
     def read(self, texts: Sequence[str]) -> Padded:
-        return self.padded([found.ids for found in self._tokens.encode_batch(list(texts))])
+        return self.padded([found.ids for found in self._tokens.encode_batch_fast(list(texts))])
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
         found = super().to_data(log_prob, x)

@@ -144,7 +144,7 @@ def opened(
     """Return a reader that has read the prompts, and the logits of what follows them, (B, V)."""
     rows = len(prompts.lengths)
     longest = int((prompts.lengths + room(model, prompts, steps)).max())
-    reader = open_reader(model, rows, max(longest, prompts.values.shape[1] + 1), scale)
+    reader = open_reader(model, rows, max(longest, prompts.values.shape[1] + 1), cond, scale)
     start = torch.cat((model.alphabet.starts(cond, rows)[:, None], prompts.values), 1)
     logits = wide(reader.read(start, prompts.lengths + 1))
     return reader, logits[torch.arange(rows), prompts.lengths]
@@ -166,7 +166,7 @@ def stream(
 
     Args:
         prompts: (B, L) symbols and their lengths, which may be 0.
-        cond: (B,) classes.
+        cond: what the sequences are given: classes (B,), or what the model turns into others.
         constraint: what may come; it is told what was drawn, not the prompts.
 
     Raises:

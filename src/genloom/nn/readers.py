@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from genloom.core.capabilities import NextSymbol
+from genloom.core.events import Value, take
 from genloom.core.sequences import Alphabet, Reader
 
 
@@ -79,9 +80,9 @@ class Sliding(Reader):
     When a sequence fills its context, it is read anew from the start and the last half of a context.
     """
 
-    def __init__(self, model: NextSymbol, rows: int, context: int) -> None:
-        self.model, self.context, self.tape = model, context, Tape(rows)
-        self.reader = model.reader(rows, context)
+    def __init__(self, model: NextSymbol, rows: int, context: int, cond: Value | None = None) -> None:
+        self.model, self.context, self.cond, self.tape = model, context, cond, Tape(rows)
+        self.reader = model.reader(rows, context, cond)
         self.held = torch.zeros(rows, dtype=torch.int64)
 
     def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -93,7 +94,7 @@ class Sliding(Reader):
         self.held = torch.where(full, last, self.held + counts)
         if not bool(full.any()):
             return self.reader.read(symbols, counts)
-        self.reader = self.model.reader(len(symbols), self.context)
+        self.reader = self.model.reader(len(symbols), self.context, self.cond)
         again = self.tape.part(self.tape.lengths - self.held, int(self.held.max()))
         again[:, 0] = self.tape.values[:, 0]
         logits = self.reader.read(again, self.held)
@@ -105,6 +106,7 @@ class Sliding(Reader):
         self.reader.select(rows)
         self.tape.select(rows)
         self.held = self.held[rows]
+        self.cond = None if self.cond is None else take(self.cond, rows)
 
     def rewind(self, counts: Tensor) -> None:
         self.reader.rewind(counts)
@@ -118,8 +120,8 @@ class Muted(NextSymbol):
         self.model, self.silent = model, torch.tensor(silent, dtype=torch.int64)
         self.alphabet, self.longest, self.context = model.alphabet, model.longest, model.context
 
-    def reader(self, rows: int, longest: int) -> Reader:
-        return MutedReader(self.model.reader(rows, longest), self.silent)
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
+        return MutedReader(self.model.reader(rows, longest, cond), self.silent)
 
 
 class MutedReader(Reader):
@@ -138,17 +140,25 @@ class MutedReader(Reader):
         self.reader.rewind(counts)
 
 
-def open_reader(model: NextSymbol, rows: int, longest: int, scale: float = 1.0, spare: int = 0) -> Reader:
+def open_reader(
+    model: NextSymbol,
+    rows: int,
+    longest: int,
+    cond: Value | None = None,
+    scale: float = 1.0,
+    spare: int = 0,
+) -> Reader:
     """Return a reader of so many sequences, guided by their class where ``scale`` is not 1.
 
     Args:
         longest: symbols of a sequence, its start included; more than the model's context slide.
+        cond: what the sequences are given.
         spare: symbols that may be read beyond and are forgotten.
     """
 
     def plain() -> Reader:
         if model.context is None or longest <= model.context:
-            return model.reader(rows, longest + spare)
-        return Sliding(model, rows, model.context)
+            return model.reader(rows, longest + spare, cond)
+        return Sliding(model, rows, model.context, cond)
 
     return plain() if scale == 1 else Guided(plain(), plain(), model.alphabet, scale)

@@ -1,11 +1,14 @@
 """Networks that carry a state of fixed size along a sequence.  B sequences, T symbols read at once."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from genloom.core.events import Value
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
 from genloom.nn.dropout import Map, channel_dropout, identity
@@ -17,6 +20,9 @@ State = tuple[Tensor, ...]
 
 States = Sequence[State]
 """Those of all layers; none before the first symbol."""
+
+Cell = Literal["lstm", "gru", "rnn"]
+CELLS: Mapping[Cell, Callable[..., nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 REMEMBERED = 16
 """Readings that can be undone without reading all anew."""
@@ -34,19 +40,61 @@ class RecurrentNetwork(SequenceNetwork):
     def read(self, symbols: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
         """Return the logits of what follows each symbol (B, T, V), and the new states of the layers."""
 
-    def forward(self, symbols: Tensor, noise: Noise | None = None) -> Tensor:
-        return self.read(symbols, (), channel_dropout(self.dropout, noise))[0]
+    def opening(self, rows: int, cond: Value | None, drop: Map) -> States:  # noqa: ARG002
+        """Return the states before the first symbol, where what is given is part of them."""
+        return ()
 
-    def reader(self, rows: int, longest: int) -> "StateReader":  # noqa: ARG002
-        return StateReader(self, rows)
+    def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:
+        drop = channel_dropout(self.dropout, noise)
+        return self.read(symbols, self.opening(len(symbols), cond, drop), drop)[0]
+
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> "StateReader":  # noqa: ARG002
+        return StateReader(self, rows, self.opening(rows, cond, identity))
+
+
+def recurrent_layers(cell: Cell, size: int, units: int, layers: int) -> nn.ModuleList:
+    """Return layers one above the other, of which the first reads ``size`` values a place."""
+    sizes = [size] + [units] * (layers - 1)
+    found = nn.ModuleList(CELLS[cell](size, units, batch_first=True) for size in sizes)
+    if cell == "lstm":
+        for layer in found:
+            remembering(layer)
+    return found
+
+
+def run_layers(layers: nn.ModuleList, x: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
+    """Return what layers make of a sequence (B, T, D), each of its states or of none, and the new states.
+
+    The state of a layer is its output (B, 1, U), and of an LSTM its memory cells as well.
+    """
+    left = list[State]()
+    for layer, state in zip_longest(layers, states):
+        x, found = layer(x, None if state is None else as_torch_has_it(state))
+        left.append(tuple(p.transpose(0, 1) for p in (found if isinstance(found, tuple) else (found,))))
+        x = drop(x)
+    return x, left
+
+
+def as_torch_has_it(state: State) -> Tensor | State:
+    """Return a state (B, 1, U) as torch's layers take it: (1, B, U), and a pair only where there are two."""
+    parts = tuple(part.transpose(0, 1).contiguous() for part in state)
+    return parts if len(parts) > 1 else parts[0]
+
+
+def remembering(layer: nn.Module) -> None:
+    """Set the biases of an LSTM's forget gates to 1 together, so that memories last from the start."""
+    with torch.no_grad():
+        for name, bias in layer.named_parameters():
+            if name.startswith("bias"):
+                bias.chunk(4)[1].fill_(0.5)
 
 
 class StateReader(Reader):
     """Reads with the states of the layers at hand, and remembers a few earlier ones to go back to."""
 
-    def __init__(self, network: RecurrentNetwork, rows: int) -> None:
-        self.network, self.tape = network, Tape(rows)
-        self.states: States = ()
+    def __init__(self, network: RecurrentNetwork, rows: int, opening: States = ()) -> None:
+        self.network, self.tape, self.opening = network, Tape(rows), opening
+        self.states = opening
         self.past: list[tuple[Tensor, States]] = []
 
     def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -64,17 +112,22 @@ class StateReader(Reader):
 
     def select(self, rows: Tensor) -> None:
         self.tape.select(rows)
-        self.states = [tuple(part[rows] for part in state) for state in self.states]
+        self.states, self.opening = (chosen(states, rows) for states in (self.states, self.opening))
         self.past = []
 
     def rewind(self, counts: Tensor) -> None:
         wanted = self.tape.lengths - counts
         found = [past for past in self.past if bool((past[0] <= wanted).all())]
-        self.tape.lengths, self.states = found[-1] if found else (torch.zeros_like(wanted), ())
+        self.tape.lengths, self.states = found[-1] if found else (torch.zeros_like(wanted), self.opening)
         left = wanted - self.tape.lengths
         self.past = found[:-1]
         if bool(left.any()):
             self.read(self.tape.part(self.tape.lengths, int(left.max())), left)
+
+
+def chosen(states: States, rows: Tensor) -> States:
+    """Return the states of these sequences."""
+    return [tuple(part[rows] for part in state) for state in states]
 
 
 def kept(old: States, new: States, moved: Tensor) -> States:

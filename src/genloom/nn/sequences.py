@@ -5,13 +5,13 @@ and the end where items vary in length.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genloom.core.capabilities import Likelihood, NextSymbol, Sampler
+from genloom.core.capabilities import Aligner, Likelihood, NextSymbol, Sampler
 from genloom.core.card import class_count, symbol_sequence
 from genloom.core.errors import DataError
 from genloom.core.events import Batch, Event, Leaf, Padded, Value, categories, describe, items, tensor
@@ -26,7 +26,7 @@ from genloom.nn.readers import wide
 SHORT = 64
 """Up to this many symbols an item a small network suffices."""
 
-STRIDE = 16
+STRIDE = 8
 """Steps in which batches of items of varying length are cut to the longest of them."""
 
 
@@ -39,16 +39,25 @@ class SequenceNetwork(nn.Module, ABC):
     context: int | None = None
 
     @abstractmethod
-    def forward(self, symbols: Tensor, noise: Noise | None = None) -> Tensor:
+    def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:
         """Return the logits of what follows each symbol, (B, L, V) for (B, L) int64.
 
         Args:
             noise: of dropout, while training.
+            cond: what the sequences are given; their classes stand in their starts already.
         """
 
     @abstractmethod
-    def reader(self, rows: int, longest: int) -> Reader:
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         """Return a reader of so many empty sequences, which will get at most ``longest`` symbols each."""
+
+
+class AlignedNetwork(SequenceNetwork, ABC):
+    """Predicts sequences from others, and looks at these as it goes."""
+
+    @abstractmethod
+    def align(self, symbols: Tensor, cond: Value) -> Tensor:
+        """Return how much each symbol (B, T) takes from each place of its source, (B, T, S)."""
 
 
 class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
@@ -62,14 +71,22 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
         self.alphabet, self.longest, self.network = alphabet, longest, network
         self.context = network.context
 
-    def log_density(self, x: Value, cond: Value | None = None, noise: Noise | None = None) -> Tensor:
-        """Return log p(x | cond), (B,) nats; ``noise`` is of dropout, while training."""
+    def log_density(
+        self, x: Value, cond: Value | None = None, noise: Noise | None = None, label_smoothing: float = 0.0
+    ) -> Tensor:
+        """Return log p(x | cond), (B,) nats.
+
+        Args:
+            noise: of dropout, while training.
+            label_smoothing: share of each symbol's place that all symbols get alike, while training (Szegedy
+                et al. 2016, arXiv:1512.00567, section 7).
+        """
         targets, present = self.targets(x)
         starts = self.alphabet.starts(cond, len(targets))
         symbols = torch.cat((starts[:, None], targets[:, :-1]), 1)
-        logits = self.network(symbols, noise)
-        log_p = -F.cross_entropy(wide(logits).flatten(0, 1), targets.flatten(), reduction="none")
-        return (log_p.view_as(targets) * present).sum(1)
+        logits = wide(self.network(symbols, noise, brief(cond))).flatten(0, 1)
+        loss = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=label_smoothing)
+        return -(loss.view_as(targets) * present).sum(1)
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:  # noqa: ARG002
         return LogProb(self.log_density(x, cond), Bound.EXACT, given(cond))
@@ -78,23 +95,50 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         return draw_items(self, noise, cond)
 
-    def reader(self, rows: int, longest: int) -> Reader:
-        return self.network.reader(rows, longest)
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
+        return self.network.reader(rows, longest, cond)
 
     def targets(self, x: Value) -> tuple[Tensor, Tensor]:
         """Return what is to be predicted (B, L), ends included, and which of it an item has.
 
-        L is the number of places that some item has, in steps of ``STRIDE``.
+        L is the number of places that some item has, in steps of ``STRIDE``, ``longest`` at most.
         """
         if not self.alphabet.ends:
             values = items(x, (self.longest,))
             return values, torch.ones_like(values, dtype=torch.bool)
         if not isinstance(x, Padded):
             raise DataError("items of varying length are needed, with their lengths")
-        values, length = items(x.values, (self.longest,)), x.lengths[:, None]
-        width = min(self.longest, STRIDE * (1 + int(length.max()) // STRIDE))
-        place = torch.arange(width)
-        return torch.where(place < length, values[:, :width], self.alphabet.symbols), place <= length
+        items(x.values, (self.longest,))
+        return with_ends(x, self.alphabet.symbols, min(self.longest, places(x)))
+
+
+class AlignedModel(SequenceModel, Aligner):
+    """A network that turns sequences into others, as a distribution over these."""
+
+    network: AlignedNetwork
+
+    @torch.no_grad()
+    def align(self, x: Value, cond: Value) -> Tensor:
+        targets, _ = self.targets(x)
+        starts = self.alphabet.starts(None, len(targets))
+        return self.network.align(torch.cat((starts[:, None], targets[:, :-1]), 1), cond)
+
+
+def places(x: Padded) -> int:
+    """Return how many places the longest sequence and its end need, in steps of ``STRIDE``."""
+    return STRIDE * (1 + int(x.lengths.max()) // STRIDE)
+
+
+def brief(cond: Value | None) -> Value | None:
+    """Return sequences without places that none of them has; any other condition as it is."""
+    return Padded(cond.values[:, : places(cond)], cond.lengths) if isinstance(cond, Padded) else cond
+
+
+def with_ends(x: Padded, end: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return so many symbols of sequences, their ends among them (B, L), and which of these there are."""
+    length, place = x.lengths[:, None], torch.arange(width)
+    values = F.pad(x.values.long(), (0, width - x.values.shape[1]))
+    return torch.where(place < length, values, end), place <= length
 
 
 def sequence_model(
@@ -109,16 +153,56 @@ def sequence_model(
     Raises:
         DataError: the event is something else.
     """
+    alphabet, longest = alphabet_of(family, event, cond)
+    return SequenceModel(alphabet, longest, network(alphabet, longest))
+
+
+def alphabet_of(family: str, event: Event, cond: Event | None) -> tuple[Alphabet, int]:
+    """Return the symbols of an event and the number of symbols of the longest item."""
     if not symbol_sequence(event):
         raise DataError(f"{family} needs sequences of symbols, not {describe(event)}")
     assert isinstance(event, Leaf)
     alphabet = Alphabet(categories(event.kind), event.length_axis is not None, class_count(cond))
-    longest = event.extents[0]
-    return SequenceModel(alphabet, longest, network(alphabet, longest))
+    return alphabet, event.extents[0]
+
+
+def translation_model(
+    family: str, event: Event, cond: Event | None, network: Callable[[Alphabet, int], AlignedNetwork]
+) -> AlignedModel:
+    """Return a model of sequences of symbols that are given other sequences of symbols.
+
+    Args:
+        family: its name, for the error.
+        network: makes the network for an alphabet and the number of the source's symbols.
+
+    Raises:
+        DataError: the event or what is given is something else.
+    """
+    if cond is None or not symbol_sequence(cond):
+        raise DataError(f"{family} turns sequences into others: it needs pairs of texts")
+    assert isinstance(cond, Leaf)
+    alphabet, longest = alphabet_of(family, event, None)
+    return AlignedModel(alphabet, longest, network(alphabet, categories(cond.kind)))
+
+
+def source_of(cond: Value | None, rows: int, end: int) -> tuple[Tensor, Tensor]:
+    """Return what a translation is given, (B, S), each sequence with its end, and which places there are.
+
+    Raises:
+        DataError: it is missing, or of another number.
+    """
+    if not isinstance(cond, Padded):
+        raise DataError("this model turns sequences into others: give it sequences with their lengths")
+    if len(cond.lengths) != rows:
+        raise DataError(f"{rows} sequences to turn into others are needed, not {len(cond.lengths)}")
+    return with_ends(cond, end, cond.values.shape[1] + 1)
 
 
 def maximum_likelihood(
-    model: SequenceModel, optimisers: dict[str, tuple[nn.Module, Optimiser]], label_dropout: float
+    model: SequenceModel,
+    optimisers: Mapping[str, tuple[nn.Module, Optimiser]],
+    label_dropout: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> Objective:
     """Return maximum likelihood, a share of the labels hidden, with averaged weights.
 
@@ -126,13 +210,16 @@ def maximum_likelihood(
 
     Args:
         optimisers: parts of the network and how they move, by name.
+        label_dropout: share of labels that are hidden.
+        label_smoothing: share of each symbol's place that all symbols get alike.
     """
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         cond, classes = batch.get("cond"), model.alphabet.classes
         if cond is not None and classes:
             cond = hide_labels(tensor(cond), classes, label_dropout, noise)
-        return Loss({"nll": -model.log_density(batch["x"], cond, noise).mean() / model.longest})
+        nats = -model.log_density(batch["x"], cond, noise, label_smoothing)
+        return Loss({"nll": nats.mean() / model.longest})
 
     groups = {name: Group(*moved) for name, moved in optimisers.items()}
     return Objective(groups, [Phase("likelihood", tuple(groups), loss)], Average())

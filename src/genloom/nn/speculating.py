@@ -56,7 +56,7 @@ def speculate(
             raise DataError(
                 f"with a helper, prompt and continuation must fit into {one.context} symbols, not {longest}"
             )
-    readers = [open_reader(m, rows, longest, choice.guidance_scale, ahead + 1) for m in (model, helper)]
+    readers = [open_reader(m, rows, longest, cond, choice.guidance_scale, ahead + 1) for m in (model, helper)]
     start = torch.cat((alphabet.starts(cond, rows)[:, None], prompts.values), 1)
     last = start.gather(1, prompts.lengths[:, None])
     if start.shape[1] > 1:

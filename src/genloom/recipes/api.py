@@ -21,6 +21,7 @@ from genloom.recipes import comparing, evaluating, fitting
 from genloom.recipes.continuing import Continuation, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.runs import Run, open_run
+from genloom.recipes.translating import Search, Translation, Translator
 from genloom.report.schema import Results
 from genloom.tasks import infilling, latents, scoring
 from genloom.train.config import TrainConfig
@@ -195,6 +196,31 @@ class Trained:
         """
         wish = Wish(length, _settings(Choice, choice), stop, pattern, label, seed)
         return Writer(self.run).write(prompts, wish)
+
+    @checked
+    def translate(
+        self,
+        texts: list[str],
+        *,
+        beam: Positive | None = None,
+        length_penalty: float = 0.6,
+        seed: int = 0,
+        **choice: Any,
+    ) -> list[Translation]:
+        """Return what becomes of each text, by the likeliest symbol each time unless told otherwise.
+
+        Args:
+            beam: search for the likeliest text with so many hypotheses.
+            length_penalty: of a beam; above 0 for longer texts.
+            choice: settings of ``Choice``, such as ``temperature``.
+
+        Raises:
+            ConfigError, DataError: a setting is out of range, or a text is empty or too long.
+            Unsupported: the run is no model of pairs of texts.
+        """
+        search = None if beam is None else Search(beam, length_penalty)
+        settings = _settings(Choice, {"temperature": 0, **choice})
+        return Translator(self.run).translate(texts, settings, search, seed)
 
     def _checked(self, items: Tensor) -> Tensor:
         try:

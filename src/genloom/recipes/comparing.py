@@ -33,7 +33,7 @@ from genloom.recipes.evaluating import (
     sample_figures,
 )
 from genloom.recipes.features import Features, export, features_for
-from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve
+from genloom.recipes.fitting import FitConfig, announce, condition_classes, fit, resolve, unfit
 from genloom.recipes.runs import Run, condition_event, open_run, versions, view_for
 from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, remarks
 from genloom.report.html import render
@@ -89,8 +89,8 @@ def make_plan(config: CompareConfig, dataset: Dataset) -> Plan:
         view = view_for(family.card, dataset.modality)
         if view is None:
             skipped[name] = f"takes no view of {dataset.modality.name} data"
-        elif view.given is not None and family.card.conditions != "any":
-            skipped[name] = "cannot be given columns"
+        elif reason := unfit(family.card, view):
+            skipped[name] = reason
         else:
             settings = family.config(**resolve(family, view.event, config.models.get(name, {})))
             classes = condition_classes(family.card, dataset, view, _condition(config, family.card))

@@ -27,6 +27,8 @@ from genloom.metrics import (
 )
 from genloom.modalities.base import Dataset, Modality, Split
 from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.pairs import Pairs
+from genloom.recipes import translating
 from genloom.recipes.features import Features, features_for
 from genloom.recipes.runs import Run
 from genloom.tasks import latents, sampling, scoring
@@ -178,6 +180,8 @@ def evaluate(
         figures |= likelihood(model, run, dataset, scored)
     copies = copies_among(items, dataset)
     figures["copying"] = copying_figure(copies, dataset)
+    if isinstance(run.modality, Pairs):
+        figures |= translating.measured(run, dataset, limit)
     return Measured(figures, copies, items, labels, seconds)
 
 

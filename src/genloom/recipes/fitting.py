@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from genloom.core import registry
-from genloom.core.card import Card, Family
+from genloom.core.card import Card, Family, symbol_sequence, takes
 from genloom.core.errors import (
     ConfigError,
     DataError,
@@ -167,15 +167,26 @@ def choose_view(card: Card, dataset: Dataset, name: str | None) -> View:
     return view
 
 
+def unfit(card: Card, view: View) -> str:
+    """Say why a family cannot be given what a view gives; nothing if it can."""
+    if view.given is None:
+        return "turns texts into others: it needs pairs" if card.conditions == "sequence" else ""
+    if takes(card, view.given):
+        return ""
+    if symbol_sequence(view.given):
+        return "cannot be given texts: fit one of seq2seq"
+    return "cannot be given columns: leave --data.given out, or fit a flow"
+
+
 def condition_classes(card: Card, dataset: Dataset, view: View, choice: str) -> tuple[str, ...]:
-    """Return the classes to condition on, none for a fit that is unconditional or given columns.
+    """Return the classes to condition on, none for a fit that is unconditional or given a part of items.
 
     Raises:
         ConfigError: conditions were asked for and cannot be had.
     """
+    if reason := unfit(card, view):
+        raise ConfigError(f"{card.name} {reason}")
     if view.given is not None:
-        if card.conditions != "any":
-            raise ConfigError(f"{card.name} cannot be given columns: leave --data.given out, or fit a flow")
         return ()
     possible = card.conditions != "none" and dataset.train.labels is not None and len(dataset.classes) > 1
     if choice == "yes" and not possible:

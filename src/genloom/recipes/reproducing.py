@@ -14,12 +14,13 @@ from genloom.recipes.evaluating import check_same_data, likelihood, score_seen
 from genloom.recipes.fitting import fit
 from genloom.recipes.runs import Run, versions
 from genloom.recipes.targets import RECIPES, Recipe
+from genloom.recipes.translating import measured
 from genloom.train.checkpoint import write_atomically
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What a recipe reached, in nats."""
+    """What a recipe reached."""
 
     name: str
     recipe: Recipe
@@ -32,11 +33,12 @@ class Reproduction:
         return self.recipe.target.met(self.figure.value)
 
     def __str__(self) -> str:
-        figure, verdict = self.figure, "met" if self.met else "not met"
+        figure, recipe, verdict = self.figure, self.recipe, "met" if self.met else "not met"
+        kind = f"{figure.kind}, " if recipe.figure.startswith("nats") else ""
         return (
-            f"{self.name}: reached {figure.value:.4f} nats ({figure.kind}, 95% {figure.lo:.4g} to "
-            f"{figure.hi:.4g}) in {self.seconds:.0f} s of training, target {self.recipe.target}: {verdict}\n"
-            f"    {self.recipe.protocol}; published: {self.recipe.published}"
+            f"{self.name}: reached {figure.value:.4f} {recipe.figure} ({kind}95% {figure.lo:.4g} to "
+            f"{figure.hi:.4g}) in {self.seconds:.0f} s of training, target {recipe.target}: {verdict}\n"
+            f"    {recipe.protocol}; published: {recipe.published}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -86,16 +88,18 @@ def reproduce(
     check_same_data(run, dataset)
     say(f"{name}: scoring {len(dataset.test):,} test items")
     scored = _scored_with(run, recipe)
-    figure = _nll(scored, recipe, dataset)
+    figure = _figure(scored, recipe, dataset)
     found = Reproduction(name, recipe, figure, run.facts["train_seconds"])
     write_atomically(out / "reproduction.json", to_json(found.to_json()).encode())
     return found
 
 
-def _nll(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
-    """Return the negative log-likelihood of the test split where the recipe wants it."""
+def _figure(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
+    """Return what the recipe wants of the test split."""
     count = len(dataset.test)
-    if recipe.per == "unit":
+    if recipe.figure.startswith("bleu"):
+        return measured(run, dataset, count)[recipe.figure]
+    if recipe.figure == "nats a unit":
         bits = likelihood(run.load(), run, dataset, count)["bits_per_dim"]
         value, lo, hi = (bound * math.log(2) for bound in (bits.value, bits.lo, bits.hi))
         return replace(bits, name="nats_per_unit", value=value, lo=lo, hi=hi)

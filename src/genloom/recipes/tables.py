@@ -58,6 +58,14 @@ COLUMNS: list[dict[str, str]] = [
         "how": "The negative log-likelihood over the number of scalars of an item, in bits.",
     },
     {
+        "key": "bleu",
+        "title": "BLEU",
+        "better": "higher",
+        "unit": "",
+        "how": "Precision of runs of one to four words of greedy translations against one of a person each, "
+        "from 0 to 100 (Papineni et al. 2002; sacrebleu, 13a).",
+    },
+    {
         "key": "copying",
         "title": "Copies",
         "better": "lower",

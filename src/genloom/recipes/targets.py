@@ -24,6 +24,20 @@ class AtMost:
 
 
 @dataclass(frozen=True)
+class AtLeast:
+    """A figure that must not be smaller."""
+
+    value: float
+
+    def met(self, reached: float) -> bool:
+        """Tell whether a figure meets the target."""
+        return reached >= self.value
+
+    def __str__(self) -> str:
+        return f">= {self.value:g}"
+
+
+@dataclass(frozen=True)
 class Near:
     """A figure that must be equal to within a tolerance."""
 
@@ -40,7 +54,7 @@ class Near:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A fit and the negative log-likelihood of the whole test split, in nats, that it is to reach.
+    """A fit and the figure of the whole test split that it is to reach.
 
     Args:
         fit: what is trained; its seed is the recipe's.
@@ -49,16 +63,16 @@ class Recipe:
         protocol: what the figure is of.
         space: where the likelihood is a density: of the data, or of what the model sees of them.
         scoring: settings of the family that differ when it is scored, such as more importance samples.
-        per: what nats are counted for: each item, or each of the data's units, such as a character.
+        figure: nats an item or one of the data's units, such as a character, or a figure of translations.
     """
 
     fit: FitConfig
-    target: AtMost | Near
+    target: AtMost | AtLeast | Near
     published: str
     protocol: str
     space: Literal["data", "view"] = "data"
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    per: Literal["item", "unit"] = "item"
+    figure: Literal["nats", "nats a unit", "bleu", "bleu_words"] = "nats"
 
     @property
     def quick(self) -> bool:
@@ -103,7 +117,19 @@ def _text(family: str, source: str, target: float, budget: str, **model: Any) ->
     """Return a fit of texts, scored in nats a character."""
     fit = FitConfig(family, source, model, TrainConfig(budget=budget))
     published, protocol = TEXTS[source]
-    return Recipe(fit, AtMost(target), published, protocol, per="unit")
+    return Recipe(fit, AtMost(target), published, protocol, figure="nats a unit")
+
+
+def _translation(family: str, target: float, budget: str, **model: Any) -> Recipe:
+    """Return a fit of German sentences and their English translations."""
+    data = DataOptions(vocabulary=5000)
+    return Recipe(
+        FitConfig(family, "multi30k", model, TrainConfig(budget=budget), data),
+        AtLeast(target),
+        "LSTM 13.8, GRU with attention 28.3, ConvS2S 34.1, transformer 36.5 (bentrevett/pytorch-seq2seq)",
+        "Multi30k German to English, test 2016, small letters, greedy, words and signs split alike, BLEU",
+        figure="bleu_words",
+    )
 
 
 TEXTS = {
@@ -195,4 +221,6 @@ RECIPES: Mapping[str, Recipe] = {
     "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
     "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m"),
     "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
+    "multi30k-transformer": _translation("seq2seq.transformer", 36.5, "30m"),
+    "multi30k-rnn": _translation("seq2seq.rnn", 29.0, "20m"),
 }

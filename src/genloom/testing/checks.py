@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from genloom.core.capabilities import (
+    Aligner,
     ClosedForm,
     Denoiser,
     Energy,
@@ -89,7 +90,7 @@ def doubled(x: Value) -> Value:
 
 
 @torch.no_grad()
-def score(model: nn.Module, x: Value, cond: Tensor | None) -> LogProb:
+def score(model: nn.Module, x: Value, cond: Value | None) -> LogProb:
     """Return log p(x | cond), always with the same noise."""
     return need(model, Likelihood, "log_prob").log_prob(x, cond, noise=row_noise(rows(x)))
 
@@ -147,11 +148,10 @@ def samples_do_not_see_each_other(case: Case) -> None:
     """A sample is the same, bit for bit, whatever rows it is drawn with."""
     near, far = torch.arange(BATCH), torch.arange(BATCH)
     far[3:] += 1000
-    labels, others = case.given(BATCH), case.given(BATCH)
-    if others is not None:
-        others[3:] = 0
+    given = case.given(BATCH)
+    others = None if given is None else take(given, torch.tensor([0, 1, 2, *[0] * (BATCH - 3)]))
     with torch.no_grad():
-        a = sampler(case).sample(SampleNoise(0, near), labels)
+        a = sampler(case).sample(SampleNoise(0, near), given)
         b = sampler(case).sample(SampleNoise(0, far), others)
     first = slice(0, 3)
     require(equal(take(a, first), take(b, first)), "a sample depends on the other rows of its batch")
@@ -395,6 +395,35 @@ def numbers_matter(case: Case) -> None:
             except DataError:
                 continue
             raise AssertionError("conditions that are missing or of another shape are not refused")
+
+
+def source_matters(case: Case) -> None:
+    """What is given changes what the model does; where it is missing or too few, ``DataError`` says so."""
+    given = case.given(FEW)
+    assert isinstance(given, Padded)
+    others = take(given, torch.arange(FEW).roll(1))
+    with torch.no_grad():
+        scores = [score(case.model, case.items(FEW), cond).value for cond in (given, others)]
+        require(not torch.equal(*scores), "the card takes sequences, but they do not change scores")
+        for cond in (None, take(given, slice(1, None))):
+            try:
+                sampler(case).sample(row_noise(FEW), cond)
+            except DataError:
+                continue
+            raise AssertionError("sequences that are missing or of another number are not refused")
+
+
+def alignment_adds_up(case: Case) -> None:
+    """Each symbol and the end share out their attention over the places that the source and its end have."""
+    x, given = case.items(FEW), case.given(FEW)
+    assert isinstance(given, Padded)
+    with torch.no_grad():
+        found = as_capability(case, Aligner).align(x, given)
+    written = x.lengths + 1 if isinstance(x, Padded) else torch.full((FEW,), found.shape[1])
+    for shares, symbols, places in zip(found, written.tolist(), (given.lengths + 1).tolist(), strict=True):
+        total = shares[:symbols, :places].sum(1)
+        require(bool((shares >= 0).all()), "some shares of attention are negative")
+        require(torch.allclose(total, torch.ones_like(total), atol=1e-5), "shares do not add up to 1")
 
 
 def codes_decode(case: Case) -> None:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from genloom.core.capabilities import (
+    Aligner,
     ClosedForm,
     Denoiser,
     Energy,
@@ -100,6 +101,7 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
     by_capability: list[tuple[type, str, Callable[..., None]]] = [
         (Sampler, "samples", checks.samples_are_legal),
         (Sampler, "sample_count", checks.samples_do_not_depend_on_how_many),
+        (Aligner, "alignment", checks.alignment_adds_up),
         (Infill, "infill", checks.infilling_keeps_what_is_known),
         (Likelihood, "likelihood", checks.likelihood_keeps_its_word),
         (Likelihood, "likelihood_shapes", checks.likelihood_refuses_other_shapes),
@@ -113,7 +115,9 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
     card = subject.family.card
     if subject.offers(Sampler) and not card.couples_samples:
         found["independence"] = each_case(checks.samples_do_not_see_each_other)
-    if card.conditions != "none":
+    if card.conditions == "sequence":
+        found["source"] = each_case(checks.source_matters)
+    if card.conditions in ("class", "any"):
         found["labels"] = each_case(checks.labels_matter)
     if card.conditions == "any":
         found["numbers"] = each_case(checks.numbers_matter)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genloom.core import registry
 from genloom.core.capabilities import ClosedForm, Latent, Sampler, need
 from genloom.core.card import Config, Family
-from genloom.core.events import Categorical, Event, Leaf, Real, Value, take
+from genloom.core.events import Categorical, Event, Leaf, Length, Real, Value, take
 from genloom.core.objective import Objective, Stage
 from genloom.core.randomness import Noise, SampleNoise, generator
 from genloom.tasks import sampling
@@ -25,6 +25,9 @@ STEPS = 20
 """Within these every trainable parameter must have received a gradient."""
 
 ROWS, BATCH, CLASSES, NUMBERS = 48, 8, 3, 2
+
+SOURCE = Leaf((Length(6),), Categorical(3))
+"""What is turned into other sequences."""
 SAMPLES, MICRO_BATCH = 20, 8
 
 T = TypeVar("T")
@@ -42,7 +45,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Case:
-    """A family on one event, given class labels, rows of numbers, or nothing."""
+    """A family on one event, given class labels, rows of numbers, other sequences, or nothing."""
 
     family: Family
     title: str
@@ -50,9 +53,11 @@ class Case:
     settings: Mapping[str, Any]
     classes: int = 0
     numbers: int = 0
+    source: Event | None = None
 
     def __str__(self) -> str:
-        return self.title + (" with labels" if self.classes else " with numbers" if self.numbers else "")
+        given = {" with labels": self.classes, " with numbers": self.numbers, " from others": self.source}
+        return self.title + next((words for words, what in given.items() if what), "")
 
     @cached_property
     def config(self) -> Config:
@@ -63,12 +68,16 @@ class Case:
     @property
     def cond(self) -> Event | None:
         """The condition event."""
+        if self.source is not None:
+            return self.source
         if self.numbers:
             return Leaf((self.numbers,), Real())
         return Leaf((), Categorical(self.classes)) if self.classes else None
 
-    def given(self, rows: int) -> Tensor | None:
-        """Return conditions: labels (rows,) that cycle through the classes, or numbers (rows, numbers)."""
+    def given(self, rows: int) -> Value | None:
+        """Return conditions: labels (rows,) that cycle through the classes, numbers, or sequences."""
+        if self.source is not None:
+            return take(draw(self.source, ROWS, seed=2), slice(0, rows))
         if self.numbers:
             return torch.randn(ROWS, self.numbers, generator=generator("testing", "given"))[:rows]
         return sampling.balanced_labels(rows, self.classes) if self.classes else None
@@ -141,10 +150,15 @@ class Subject:
 
     @cached_property
     def cases(self) -> list[Case]:
-        """Every accepted event unconditionally, and the first given what else the card takes."""
+        """Every accepted event unconditionally, and the first given what else the card takes.
+
+        A family that turns sequences into others is given some with every event.
+        """
         accepted = [n for n, e in self.events.items() if any(a(e) for a in self.family.card.events)]
         require(bool(accepted), "the card accepts none of the events: pass events={name: event} of your own")
         found = [Case(self.family, n, self.events[n], self.settings) for n in accepted]
+        if self.family.card.conditions == "sequence":
+            return [replace(case, source=SOURCE) for case in found]
         if self.family.card.conditions != "none":
             found.insert(1, replace(found[0], classes=CLASSES))
         if self.family.card.conditions == "any":

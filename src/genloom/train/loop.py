@@ -19,7 +19,7 @@ from genloom.train.progress import Watcher, silent
 from genloom.train.signals import Stop
 from genloom.train.state import State
 from genloom.train.step import Rhythm, train_step
-from genloom.train.stream import Order, Stream
+from genloom.train.stream import Alike, Order, Stream, lengths
 
 VALIDATIONS = 12
 """Validations in a run, unless told otherwise."""
@@ -72,9 +72,10 @@ def make_rhythm(
     rows = min(config.batch_size or stage.batch_size, len(stream))
     if rows < ranks.world():
         raise ConfigError(f"{ranks.world()} processes cannot share batches of {rows}: start fewer")
+    order = Order(len(stream), seed, stage.name)
     return Rhythm(
         stream=stream,
-        order=Order(len(stream), seed, stage.name),
+        order=Alike(order, lengths(stream), seed, stage.name) if stage.alike else order,
         seed=seed,
         stage=stage.name,
         total=total,

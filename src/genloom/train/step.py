@@ -13,7 +13,7 @@ from genloom.core.objective import Clock, Loss, Phase
 from genloom.core.randomness import TrainNoise, generator, key
 from genloom.train import ranks
 from genloom.train.state import State, learning_rate
-from genloom.train.stream import Order, Stream
+from genloom.train.stream import Alike, Order, Stream
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rhythm:
     """What stays fixed over the steps of a stage."""
 
     stream: Stream
-    order: Order
+    order: Order | Alike
     seed: int
     stage: str
     total: int

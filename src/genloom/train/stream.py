@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genloom.core.events import Batch, Value, rows, take
+from genloom.core.events import Batch, Padded, Value, rows, take
 from genloom.core.randomness import Noise, generator
+
+POOL = 64
+"""Batches that are made of the same rows where items of about the same length come together."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,12 @@ class Stream:
         """Return the rows ``index`` as a model sees them."""
         batch = {"x": self.perturb(take(self.x, index), noise)}
         return batch if self.cond is None else {**batch, "cond": take(self.cond, index)}
+
+
+def lengths(stream: Stream) -> Tensor:
+    """Return how long each row is, its condition included, (n,); 0 where nothing varies in length."""
+    parts = [part.lengths for part in (stream.x, stream.cond) if isinstance(part, Padded)]
+    return sum(parts, torch.zeros(len(stream), dtype=torch.int64))
 
 
 class Order:
@@ -51,3 +60,20 @@ class Order:
             pieces.append(piece)
             start += len(piece)
         return torch.cat(pieces)
+
+
+class Alike:
+    """An order whose batches are of rows of about the same length.
+
+    The rows of ``POOL`` batches are sorted by length and dealt out in batches, which come in keyed order.
+    """
+
+    def __init__(self, order: Order, lengths: Tensor, *parts: int | str) -> None:
+        self._order, self._lengths, self._parts = order, lengths, parts
+
+    def __call__(self, draw: int, size: int) -> Tensor:
+        """Return rows of batch number ``draw``, (size,) int64."""
+        pool, place = divmod(draw, POOL)
+        rows = self._order(pool, POOL * size)
+        number = int(torch.randperm(POOL, generator=generator("alike", *self._parts, pool))[place])
+        return rows[self._lengths[rows].argsort(stable=True)][number * size : (number + 1) * size]

@@ -1,0 +1,55 @@
+"""What the commands share: flags that several take, checks of numbers, and where things are printed."""
+
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from genloom.core.errors import ConfigError
+from genloom.core.serial import to_json
+from genloom.train import ranks
+
+Json = Annotated[
+    bool,
+    Parameter(
+        name="--json", negative=(), show_default=False, help="Print JSON for machines on standard output."
+    ),
+]
+Seed = Annotated[int, Parameter(help="Decides all that is random.")]
+Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
+
+
+def at_least(least: int, value: int, name: str) -> int:
+    """Return a number that is large enough, or raise ``ConfigError``."""
+    if value < least:
+        raise ConfigError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+MOST = 100_000
+"""Of texts, and of symbols of a text, that are written at one time."""
+
+
+def within(least: int, value: int, most: int, name: str) -> int:
+    """Return a number that is neither too small nor too large, or raise ``ConfigError``."""
+    if not least <= value <= most:
+        raise ConfigError(f"{name} must be from {least:,} to {most:,}, not {value:,}")
+    return value
+
+
+def speaker() -> Callable[[str], None]:
+    """Return where notices go: standard error, of one process among several."""
+    return (lambda text: print(text, file=sys.stderr, flush=True)) if ranks.speaks() else lambda text: None  # noqa: ARG005
+
+
+def spoken() -> str:
+    """Return the command line as it was typed."""
+    return " ".join(["genloom", *map(shlex.quote, sys.argv[1:])])
+
+
+def emit(value: Any) -> None:
+    """Print strict JSON."""
+    print(to_json(value))

@@ -1,0 +1,128 @@
+"""The commands that write texts."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from genloom.cli.shared import MOST, Json, Seed, emit, speaker, within
+from genloom.core.errors import ConfigError, DataError
+from genloom.nn.decoding import Choice
+from genloom.recipes.continuing import Wish, Writer
+from genloom.recipes.runs import open_run
+from genloom.recipes.translating import GREEDY, Search, Translator
+from genloom.train.checkpoint import write_atomically
+
+
+def continue_command(
+    run: Path,
+    prompt: str = "",
+    *,
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many continuations.")] = 1,
+    length: Annotated[int, Parameter(help="Symbols of each at most.")] = 200,
+    choice: Annotated[Choice, Parameter(name="*")] = Choice(),  # noqa: B008
+    stop: Annotated[
+        tuple[str, ...], Parameter(negative=(), help="End before this string; may be repeated.")
+    ] = (),
+    pattern: Annotated[
+        str | None, Parameter(help="A regular expression that the continuation matches.")
+    ] = None,
+    beam: Annotated[
+        int | None, Parameter(help="Search for the likeliest with so many hypotheses, and show -n of them.")
+    ] = None,
+    length_penalty: Annotated[float, Parameter(help="Of a beam: above 0 for longer texts.")] = 0.0,
+    helper: Annotated[
+        Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
+    ] = None,
+    label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Go on writing where a text ends.
+
+    Args:
+        run: a run directory of a model of texts.
+        prompt: what comes before; nothing if absent.
+    """
+    wish = Wish(within(1, length, MOST, "--length"), choice, stop, pattern, label, seed)
+    count = within(1, n, MOST, "-n")
+    writer = Writer(open_run(run), None if helper is None else open_run(helper))
+    _print_anything()
+    if helper is None and (notice := writer.notice(prompt, length)):
+        speaker()(notice)
+    if beam is not None:
+        if not 0 <= length_penalty <= 10:
+            raise ConfigError(f"--length-penalty must be from 0 to 10, not {length_penalty}")
+        found = writer.search(prompt, within(count, beam, 1000, "--beam"), length_penalty, wish)[:count]
+    elif length_penalty:
+        raise ConfigError("--length-penalty is of a search: give a width with --beam, or leave it out")
+    elif count == 1 and not json and pattern is None:
+        pieces = writer.pieces(prompt, wish)
+        print(f"{prompt}{next(pieces)}", end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+        return print()
+    else:
+        found = writer.write([prompt] * count, wish)
+    if pattern is not None and not all(one.ended for one in found):
+        missed = sum(not one.ended for one in found)
+        speaker()(f"{missed} of {count} do not match the pattern within {length} symbols")
+    if json:
+        return emit({"run": str(run), "seed": seed, "continuations": [vars(one) for one in found]})
+    for one in found:
+        print(f"{one.prompt}{one.text}")
+    return None
+
+
+def translate_command(
+    run: Path,
+    *texts: str,
+    file: Annotated[Path | None, Parameter(help="A UTF-8 file with a text on each line.")] = None,
+    choice: Annotated[Choice, Parameter(name="*")] = GREEDY,
+    beam: Annotated[int | None, Parameter(help="Search for the likeliest with so many hypotheses.")] = None,
+    length_penalty: Annotated[float, Parameter(help="Of a beam: above 0 for longer texts.")] = 0.6,
+    attention: Annotated[
+        Path | None, Parameter(help="An SVG of what each part of the translation of one text looks at.")
+    ] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Turn texts into others, one a line.
+
+    Args:
+        run: a run directory of a model of pairs of texts.
+        texts: what to translate.
+    """
+    given = [*texts, *([] if file is None else _lines(file))]
+    if not given:
+        raise ConfigError("translate needs a text, or a --file with one on each line")
+    if not 0 <= length_penalty <= 10:
+        raise ConfigError(f"--length-penalty must be from 0 to 10, not {length_penalty}")
+    if attention is not None and len(given) != 1:
+        raise ConfigError(f"--attention is a picture of one text, not of {len(given)}")
+    search = None if beam is None else Search(within(1, beam, 1000, "--beam"), length_penalty)
+    translator = Translator(open_run(run))
+    found = translator.translate(given, choice, search, seed)
+    if attention is not None:
+        write_atomically(attention, translator.attention(found[0].source, found[0].text))
+    if json:
+        return emit({"run": str(run), "seed": seed, "translations": [vars(one) for one in found]})
+    _print_anything()
+    for one in found:
+        print(one.text)
+    return None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 at byte {error.start:,}: save it as UTF-8") from error
+
+
+def _print_anything() -> None:
+    """Let characters that the terminal does not know be printed as their numbers."""
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")

@@ -1,0 +1,245 @@
+"""What transformers are made of: places that look at each other, and gated units.
+
+Rotary positions, grouped queries, and linear maps without biases. Vaswani et al. 2017, arXiv:1706.03762;
+Touvron et al. 2023, arXiv:2302.13971, section 2.2.
+
+Shapes: B batch, L positions, T symbols read at once, S places that are looked at, D width, H heads of the
+queries, G heads of keys and values, E = D / H.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BASE = 10_000.0
+"""Of the wavelengths of rotary positions."""
+
+
+def angles(longest: int, size: int) -> Tensor:
+    """Return the rotations of places as cosines and sines, (2, longest, size / 2) float32."""
+    rates = BASE ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    turned = torch.arange(longest, dtype=torch.float64)[:, None] * rates
+    return torch.stack((turned.cos(), turned.sin())).float()
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Turn pairs of values by the angle of their place. Su et al. 2021, arXiv:2104.09864, equation 34.
+
+    Args:
+        x: (B, heads, T, E).
+        turn: cosines and sines, (2, T, E / 2) or (2, B, 1, T, E / 2).
+    """
+    cos, sin = turn.to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+
+
+Find = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""Returns what queries (B, H, T, E) of a layer find, with keys and values (B, G, T, E) of their places."""
+
+
+class Cache:
+    """Keys and values of what was read, each sequence with its own length.
+
+    Args:
+        keys, values: (layers, B, G, S, E), filled from the first place on.
+        lengths: (B,) int64.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
+        self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)
+        self.longest = 0
+
+    def places(self, count: int) -> Tensor:
+        """Return where the next symbols go, (B, T)."""
+        return self.lengths[:, None] + torch.arange(count)
+
+    def finder(self, count: int) -> "Find":
+        """Return how so many symbols more find what they look for, in what was read and in each other."""
+        mask = self.mask(count)
+
+        def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            key, value = self.put(layer, key, value)
+            shared = query.shape[1] != key.shape[1]
+            return F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=shared)
+
+        return find
+
+    def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B, G, T, E) of the next symbols; return all up to the longest sequence's."""
+        count = key.shape[2]
+        stop = self.longest + count
+        for store, new in ((self.keys[layer], key), (self.values[layer], value)):
+            if self.even:
+                store[:, :, self.longest : stop] = new
+            else:
+                rows = torch.arange(len(store))[:, None]
+                store[rows, :, self.places(count)] = new.transpose(1, 2).to(store.dtype)
+        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
+
+    @property
+    def even(self) -> bool:
+        """Whether all sequences are equally long."""
+        return bool((self.lengths == self.longest).all())
+
+    def mask(self, count: int) -> Tensor | None:
+        """Return which places each of the next symbols sees, (B or 1, 1, T, S), None for all."""
+        if self.even and count == 1:
+            return None
+        seen = torch.arange(self.longest + count)
+        return (seen <= self.places(count)[..., None])[:, None]
+
+    def advance(self, counts: Tensor | int) -> None:
+        """Count so many symbols of each sequence as read."""
+        self.lengths = self.lengths + counts
+        self.longest = int(self.lengths.max())
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these sequences."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.lengths = self.lengths[rows]
+        self.longest = int(self.lengths.max())
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is looked at from other places.
+
+    Args:
+        keys, values: of each layer, (layers, B, H, S, E).
+        seen: (B, 1, 1, S), which places there are.
+    """
+
+    keys: Tensor
+    values: Tensor
+    seen: Tensor
+
+    def select(self, rows: Tensor) -> "Source":
+        """Return those of these sequences."""
+        return Source(self.keys[:, rows], self.values[:, rows], self.seen[rows])
+
+
+def unwatched(shares: Tensor) -> None:
+    """Let shares of attention pass."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reading of symbols by all layers.
+
+    Args:
+        turn: of their places, as ``rotate`` takes it.
+        find: how places find what they look for among themselves.
+        source: what else they look at, if anything.
+        watch: gets the shares (B, H, T, S) of each layer's look at the source.
+    """
+
+    turn: Tensor
+    find: Find
+    source: Source | None = None
+    watch: Callable[[Tensor], None] = unwatched
+
+
+def causal(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
+    """Find what is at each place and before it."""
+    return attend(query, key, value)
+
+
+def everywhere(seen: Tensor) -> Find:
+    """Return how each place finds what is at all places that there are, (B, 1, 1, S)."""
+
+    def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
+        return shares(query, key, seen) @ value
+
+    return find
+
+
+def shares(query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
+    """Return how much of each place (B, H, S, E) queries (B, H, T, E) take, (B, H, T, S)."""
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    return scores.masked_fill(~seen, -torch.inf).softmax(-1).to(key.dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return what each place (B, H, L, E) finds at itself and before, in keys and values (B, G, L, E).
+
+    In bfloat16 on a CPU two products and a softmax take a third of the time of torch's fused kernel.
+    """
+    heads, longest, size = query.shape[1:]
+    shared = heads // key.shape[1]
+    if query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared > 1)
+    hidden = torch.full((longest, longest), -torch.inf, dtype=query.dtype).triu(1).repeat(shared, 1)
+    asked = query.reshape(-1, shared * longest, size)
+    scores = torch.baddbmm(hidden, asked, key.flatten(0, 1).transpose(1, 2), alpha=size**-0.5)
+    return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
+
+
+class Attention(nn.Module):
+    """Each place looks at others of the same sequence; groups of heads share keys and values.
+
+    Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.2 (grouped queries).
+    """
+
+    def __init__(self, width: int, heads: int, groups: int) -> None:
+        super().__init__()
+        self.heads, self.groups, self.size = heads, groups, width // heads
+        self.enter = nn.Linear(width, (heads + 2 * groups) * self.size, bias=False)
+        self.leave = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, x: Tensor, step: Step, layer: int) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        parts = self.enter(x).unflatten(-1, (-1, self.size)).transpose(1, 2)
+        query, key, value = parts.split((self.heads, self.groups, self.groups), 1)
+        found = step.find(layer, rotate(query, step.turn), rotate(key, step.turn), value)
+        return self.leave(found.transpose(1, 2).flatten(2))
+
+
+class Look(nn.Module):
+    """Each place looks at the places of another sequence."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.size = width // heads
+        self.ask = nn.Linear(width, width, bias=False)
+        self.show = nn.Linear(width, 2 * width, bias=False)
+        self.leave = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.leave.weight)
+
+    def shown(self, memory: Tensor) -> Tensor:
+        """Return keys and values of the other sequence's places (B, S, D), (2, B, H, S, E)."""
+        return self.show(memory).unflatten(-1, (2, -1, self.size)).permute(2, 0, 3, 1, 4)
+
+    def forward(self, x: Tensor, step: Step, layer: int) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        source = step.source
+        assert source is not None
+        query = self.ask(x).unflatten(-1, (-1, self.size)).transpose(1, 2)
+        taken = shares(query, source.keys[layer], source.seen)
+        step.watch(taken)
+        return self.leave((taken @ source.values[layer]).transpose(1, 2).flatten(2))
+
+
+class Gated(nn.Module):
+    """A gated linear unit of each place. Shazeer 2020, arXiv:2002.05202, equation 6 (SwiGLU)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, 2 * hidden, bias=False)
+        self.leave = nn.Linear(hidden, width, bias=False)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        gate, content = self.enter(x).chunk(2, -1)
+        return self.leave(F.silu(gate) * content)
+
+
+def gated_width(width: int) -> int:
+    """Return the hidden units, in steps of 32, that make a gated unit as large as a plain one of 4 D."""
+    return max(32, round(width * 8 / 3 / 32) * 32)
