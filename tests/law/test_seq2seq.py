@@ -12,8 +12,8 @@ from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Leaf, Length, Padded
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
-from genloom.families.seq2seq_rnn import turned
 from genloom.nn.decoding import Choice, collect, no_prompts, stream
+from genloom.nn.recurrent import turned
 from genloom.nn.searching import beam_search
 from genloom.nn.sequences import AlignedModel
 from genloom.train.state import State

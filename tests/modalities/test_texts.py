@@ -12,7 +12,7 @@ from genloom.core.events import Categorical, Leaf, Length, Padded
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.randomness import SampleNoise
 from genloom.modalities.base import Dataset
-from genloom.modalities.characters import CODE_POINTS, TextView, to_items, to_texts
+from genloom.modalities.characters import CODE_POINTS, TextView, byte_counts, to_items, to_texts, word_counts
 from genloom.modalities.datasets import DataOptions, from_json, open_data
 from genloom.modalities.texts import Texts
 from genloom.recipes.continuing import Writer
@@ -205,3 +205,13 @@ def test_texts_of_bytes_go_on(odd: Dataset, tmp_path: Path, family: str, name: s
     (matched,) = trained.continue_texts(["p"], length=12, pattern="[a-z]{2}x")
     assert matched.text.startswith("x") or len(matched.text) >= 2
     assert trained.sample(3).shape[1] == odd.modality.longest
+
+
+def test_bytes_and_words_are_counted() -> None:
+    items = to_items(["two words", " a  b ", "Ωmega €uro 😀", "", "one"])
+    assert byte_counts(items).tolist() == [len(t.encode()) for t in to_texts(items)]
+    assert word_counts(items, True).tolist() == [2, 2, 3, 0, 1]
+    assert word_counts(items, False).tolist() == [1, 2, 2, 0, 0]
+    whole = to_items(["one two three four five"])
+    parts = torch.stack([whole[0, :11], whole[0, 11:22]])
+    assert int(word_counts(parts, False).sum()) == 4

@@ -46,6 +46,7 @@ BUILT_IN: Mapping[str, str] = {
     "seq.lstm": "genloom.families.seq_lstm",
     "seq.gpt": "genloom.families.seq_gpt",
     "seq.ssm": "genloom.families.seq_ssm",
+    "seq.vae": "genloom.families.seq_vae",
     "seq2seq.rnn": "genloom.families.seq2seq_rnn",
     "seq2seq.transformer": "genloom.families.seq2seq_transformer",
 }

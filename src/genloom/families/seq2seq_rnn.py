@@ -19,7 +19,15 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.sequences import Alphabet
 from genloom.nn.dropout import Map, identity
-from genloom.nn.recurrent import Cell, RecurrentNetwork, State, States, recurrent_layers, run_layers
+from genloom.nn.recurrent import (
+    BothWays,
+    Cell,
+    RecurrentNetwork,
+    State,
+    States,
+    recurrent_layers,
+    run_layers,
+)
 from genloom.nn.sequences import (
     AlignedModel,
     AlignedNetwork,
@@ -67,30 +75,6 @@ class Config(card.Config):
         optimisers = {"network": (model.network, moved)}
         objective = maximum_likelihood(model, optimisers, label_smoothing=self.label_smoothing)
         return [Stage("fit", objective, self.batch_size, alike=True)]
-
-
-def turned(x: Tensor, present: Tensor) -> Tensor:
-    """Return sequences (B, S, ...) from their last place to their first; what is beyond stays."""
-    place = torch.arange(x.shape[1])
-    place = torch.where(present, present.sum(1, keepdim=True) - 1 - place, place)
-    return x[torch.arange(len(x))[:, None], place]
-
-
-class BothWays(nn.Module):
-    """Recurrent layers, each of which reads from left to right and from right to left."""
-
-    def __init__(self, cell: Cell, size: int, units: int, layers: int) -> None:
-        super().__init__()
-        sizes = [size] + [units] * (layers - 1)
-        self.ahead, self.back = (
-            nn.ModuleList(recurrent_layers(cell, size, units // 2, 1)[0] for size in sizes) for _ in range(2)
-        )
-
-    def forward(self, x: Tensor, present: Tensor, drop: Map) -> Tensor:
-        """Map (B, S, D) to (B, S, U)."""
-        for ahead, back in zip(self.ahead, self.back, strict=True):
-            x = drop(torch.cat((ahead(x)[0], turned(back(turned(x, present))[0], present)), -1))
-        return x
 
 
 class General(nn.Module):

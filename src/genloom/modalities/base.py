@@ -82,6 +82,10 @@ class Modality(ABC):
     def count_units(self, items: Tensor) -> Tensor:
         """Return how many units each item has, (B,)."""
 
+    def other_units(self, items: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Return what else rates may be counted in, such as ``bytes`` or ``words``: (B,) each."""
+        return {}
+
     @abstractmethod
     def check(self, items: Tensor) -> None:
         """Refuse what are no items of this data.

@@ -28,6 +28,9 @@ UNKNOWN = 0xFFFD
 FEATURES = 512
 """Places that runs of up to three characters are counted in."""
 
+BLANKS = torch.tensor([*range(9, 14), 32, 0x85, 0xA0, 0x2028, 0x2029, 0x3000], dtype=torch.int32)
+"""Characters between words."""
+
 CELLS = 2**30
 """Characters of all items together, each taking as much as the longest, at most."""
 
@@ -61,6 +64,21 @@ def to_texts(items: Tensor) -> list[str]:
 def lengths(items: Tensor) -> Tensor:
     """Return the numbers of characters (B,) int64."""
     return (items != 0).sum(1)
+
+
+def byte_counts(items: Tensor) -> Tensor:
+    """Return how many bytes of UTF-8 texts have, (B,)."""
+    return sum(
+        ((items >= least).sum(1) for least in (0x1, 0x80, 0x800, 0x10000)), torch.zeros(len(items)).long()
+    )
+
+
+def word_counts(items: Tensor, ends: bool) -> Tensor:
+    """Return how many words end in each text (B,); the end of a text ends one where it is an end."""
+    filled = (items != 0) & ~torch.isin(items, BLANKS)
+    after = torch.nn.functional.pad(items, (0, 1))[:, 1:]
+    over = torch.isin(after, BLANKS) | ((after == 0) & ends)
+    return (filled & over).sum(1)
 
 
 def run_counts(items: Tensor) -> Tensor:

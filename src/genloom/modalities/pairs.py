@@ -16,7 +16,7 @@ from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Modality, View
-from genloom.modalities.characters import lengths, run_counts, to_texts
+from genloom.modalities.characters import byte_counts, lengths, run_counts, to_texts, word_counts
 from genloom.modalities.drawing import page
 from genloom.modalities.tokens import PairView, learn_pairs
 
@@ -133,6 +133,10 @@ class Pairs(Modality):
     def count_units(self, items: Tensor) -> Tensor:
         """Return the numbers of characters of the second texts and their ends, (B,)."""
         return lengths(items[:, 1]) + 1
+
+    def other_units(self, items: Tensor) -> Mapping[str, Tensor]:
+        """Return the numbers of bytes and of words of the second texts, and their ends, (B,)."""
+        return {"bytes": byte_counts(items[:, 1]) + 1, "words": word_counts(items[:, 1], True) + 1}
 
     def check(self, items: Tensor) -> None:
         if items.dtype != torch.int32 or items.dim() != 3 or items.shape[1] != 2 or len(items) == 0:

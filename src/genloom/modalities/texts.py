@@ -12,7 +12,14 @@ from torch import Tensor
 
 from genloom.core.errors import DataError
 from genloom.modalities.base import Form, Modality, View
-from genloom.modalities.characters import CharacterView, lengths, run_counts, to_texts
+from genloom.modalities.characters import (
+    CharacterView,
+    byte_counts,
+    lengths,
+    run_counts,
+    to_texts,
+    word_counts,
+)
 from genloom.modalities.drawing import page
 from genloom.modalities.tokens import ByteView, PairView, learn_pairs
 
@@ -49,6 +56,11 @@ class Texts(Modality):
     def count_units(self, items: Tensor) -> Tensor:
         """Return the numbers of characters (B,), the end as one where items have ends."""
         return lengths(items) + (0 if self.form == "blocks" else 1)
+
+    def other_units(self, items: Tensor) -> Mapping[str, Tensor]:
+        """Return the numbers of bytes and of words (B,), an end as one of either where items have ends."""
+        ends = self.form != "blocks"
+        return {"bytes": byte_counts(items) + ends, "words": word_counts(items, ends) + ends}
 
     def check(self, items: Tensor) -> None:
         if items.dtype != torch.int32 or items.dim() != 2 or len(items) == 0:

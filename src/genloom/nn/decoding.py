@@ -36,6 +36,10 @@ class Choice(BaseModel):
     guidance_scale: float = Field(1, ge=0, le=100, description="above 1: more typical of the class")
 
 
+DRAWN = Choice()
+"""By the model's own distribution."""
+
+
 class Constraint(ABC):
     """What sequences may be, told symbol after symbol."""
 
@@ -238,10 +242,10 @@ def no_prompts(rows: int) -> Padded:
 
 
 @torch.no_grad()
-def draw_items(model: NextSymbol, noise: Noise, cond: Value | None = None) -> Value:
-    """Draw one whole item for each row of the noise, by the model's own distribution."""
+def draw_items(model: NextSymbol, noise: Noise, cond: Value | None = None, choice: Choice = DRAWN) -> Value:
+    """Draw one whole item for each row of the noise, by the model's distribution unless told otherwise."""
     rows = len(noise.uniform())
-    drawn = stream(model, no_prompts(rows), noise, model.longest, Choice(), cond)
+    drawn = stream(model, no_prompts(rows), noise, model.longest, choice, cond)
     values = collect(model.alphabet, drawn, rows).values
     missing = model.longest - values.values.shape[1]
     whole = F.pad(values.values, (0, missing))

@@ -89,6 +89,30 @@ def remembering(layer: nn.Module) -> None:
                 bias.chunk(4)[1].fill_(0.5)
 
 
+def turned(x: Tensor, present: Tensor) -> Tensor:
+    """Return sequences (B, S, ...) from their last place to their first; what is beyond stays."""
+    place = torch.arange(x.shape[1])
+    place = torch.where(present, present.sum(1, keepdim=True) - 1 - place, place)
+    return x[torch.arange(len(x))[:, None], place]
+
+
+class BothWays(nn.Module):
+    """Recurrent layers, each of which reads from left to right and from right to left."""
+
+    def __init__(self, cell: Cell, size: int, units: int, layers: int) -> None:
+        super().__init__()
+        sizes = [size] + [units] * (layers - 1)
+        self.ahead, self.back = (
+            nn.ModuleList(recurrent_layers(cell, size, units // 2, 1)[0] for size in sizes) for _ in range(2)
+        )
+
+    def forward(self, x: Tensor, present: Tensor, drop: Map) -> Tensor:
+        """Map (B, S, D) to (B, S, U)."""
+        for ahead, back in zip(self.ahead, self.back, strict=True):
+            x = drop(torch.cat((ahead(x)[0], turned(back(turned(x, present))[0], present)), -1))
+        return x
+
+
 class StateReader(Reader):
     """Reads with the states of the layers at hand, and remembers a few earlier ones to go back to."""
 

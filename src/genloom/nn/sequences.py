@@ -72,7 +72,12 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
         self.context = network.context
 
     def log_density(
-        self, x: Value, cond: Value | None = None, noise: Noise | None = None, label_smoothing: float = 0.0
+        self,
+        x: Value,
+        cond: Value | None = None,
+        noise: Noise | None = None,
+        label_smoothing: float = 0.0,
+        symbol_dropout: float = 0.0,
     ) -> Tensor:
         """Return log p(x | cond), (B,) nats.
 
@@ -80,10 +85,15 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
             noise: of dropout, while training.
             label_smoothing: share of each symbol's place that all symbols get alike, while training (Szegedy
                 et al. 2016, arXiv:1512.00567, section 7).
+            symbol_dropout: share of the symbols before that are not seen, while training, the start of a
+                sequence without a class in their place (Bowman et al. 2016, arXiv:1511.06349, section 3.1).
         """
         targets, present = self.targets(x)
         starts = self.alphabet.starts(cond, len(targets))
         symbols = torch.cat((starts[:, None], targets[:, :-1]), 1)
+        if noise is not None and symbol_dropout > 0:
+            hidden = noise.uniform(symbols.shape[1]) < symbol_dropout
+            symbols = symbols.masked_fill(hidden, self.alphabet.nameless)
         logits = wide(self.network(symbols, noise, brief(cond))).flatten(0, 1)
         loss = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=label_smoothing)
         return -(loss.view_as(targets) * present).sum(1)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -39,6 +40,9 @@ MAX_ITEMS = 2048
 PROBED_ITEMS = 5000
 SCORED_ITEMS = 512
 """Test items whose likelihood is computed by default: bounds of conditional models take many passes."""
+
+MOST_BITS = 1000.0
+"""A word, beyond which a perplexity would be no number."""
 
 MAX_CLASSES = 20
 """Up to this many classes, p(x) of a conditional model is computed by summing over them."""
@@ -232,11 +236,20 @@ def likelihood(model: nn.Module, run: Run, dataset: Dataset, items: int) -> dict
     test = dataset.test.some(items)
     scored = score(model, run, test)
     data, view = f"{dataset.fingerprint}:test[{len(test)}]", dataset.modality.name
-    units = dataset.modality.count_units(test.items)
-    return {
-        "nll": likelihood_figure(scored, data=data, preprocessing=view),
-        "bits_per_dim": likelihood_figure(scored, units=units, data=data, preprocessing=view),
-    }
+    figure = partial(likelihood_figure, scored, data=data, preprocessing=view)
+    found = {"nll": figure(), "bits_per_dim": figure(units=dataset.modality.count_units(test.items))}
+    others = dataset.modality.other_units(test.items)
+    if "bytes" in others:
+        found["bits_per_byte"] = replace(figure(units=others["bytes"]), name="bits_per_byte")
+    if "words" in others:
+        found["perplexity"] = perplexity(figure(units=others["words"]))
+    return found
+
+
+def perplexity(rate: Figure) -> Figure:
+    """Return 2 to the power of bits a word: among how many words, all alike, the model chooses each time."""
+    value, lo, hi = (2.0 ** min(bits, MOST_BITS) for bits in (rate.value, rate.lo, rate.hi))
+    return replace(rate, name="perplexity", value=value, lo=lo, hi=hi)
 
 
 def score(model: nn.Module, run: Run, split: Split, seed: int = 0) -> LogProb:
