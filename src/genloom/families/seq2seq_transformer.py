@@ -41,7 +41,7 @@ from genloom.nn.sequences import (
     source_of,
     translation_model,
 )
-from genloom.nn.transformer import Block, CachedReader
+from genloom.nn.transformer import Block, CachedReader, usual_sizes
 
 
 class Config(card.Config):
@@ -92,7 +92,7 @@ class WritingBlock(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attention = Attention(width, heads, heads)
+        self.attention = Attention(width, heads, heads, width // heads)
         self.look = Look(width, heads)
         self.gated = Gated(width, gated_width(width))
 
@@ -125,8 +125,8 @@ class Network(AlignedNetwork):
         self.reading, self.writing = nn.Embedding(sources + 1, width), nn.Embedding(alphabet.inputs, width)
         for embedding in (self.reading, self.writing):
             nn.init.normal_(embedding.weight, std=0.02)
-        hidden = gated_width(width)
-        self.encoder = nn.ModuleList(Block(width, heads, heads, hidden) for _ in range(encoder_layers))
+        sizes = usual_sizes(width, encoder_layers, heads, heads)
+        self.encoder = nn.ModuleList(Block(sizes) for _ in range(encoder_layers))
         self.decoder = nn.ModuleList(WritingBlock(width, heads) for _ in range(layers))
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:

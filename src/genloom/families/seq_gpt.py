@@ -1,7 +1,8 @@
 """A transformer that reads from left to right. Radford et al. 2018; blocks as in Touvron et al. 2023."""
 
 from dataclasses import replace
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -10,10 +11,12 @@ from genloom.core import card
 from genloom.core.card import Card, Reference
 from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
-from genloom.core.objective import Optimiser, Stage
+from genloom.core.objective import Objective, Optimiser, Stage
 from genloom.core.sequences import Alphabet
+from genloom.nn.llama import read_sizes, start_from
+from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
-from genloom.nn.transformer import CausalTransformer
+from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 
 
 class Config(card.Config):
@@ -29,30 +32,44 @@ class Config(card.Config):
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
     weight_decay: float = Field(0.01, ge=0, description="of both, times the rate")
     batch_size: int = Field(16, gt=0, description="small, as steps count more than noise in short training")
+    start: str | None = Field(
+        None, description="folder of a model in the layout of transformers to start from; it sets the sizes"
+    )
+    sizes: Sizes | None = Field(None, description="of that model; read from its folder")
+    tuning_lr: float = Field(2e-4, gt=0, description="peak rate of AdamW where there is such a start")
+    lora_rank: int = Field(0, ge=0, description="of the changes of such a model's maps; 0 trains all of it")
+    lora_alpha: float = Field(16, gt=0, description="weight of the changes, times their rank")
 
     @classmethod
     def preset(cls, event: Event) -> Self:
         small = isinstance(event, Leaf) and event.extents[0] <= SHORT
         return cls(width=128, layers=4, matrix_lr=5e-3, batch_size=128) if small else cls()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_started(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not given.get("start") or given.get("sizes"):
+            return given
+        folder = Path(given["start"]).expanduser().resolve()
+        return {**given, "start": str(folder), "sizes": read_sizes(folder)}
+
     @model_validator(mode="after")
     def _whole_heads(self) -> Self:
         if self.width % (2 * self.heads) or self.heads % self.groups:
             raise ValueError("width must be an even multiple of heads, and heads a multiple of groups")
+        if self.lora_rank and self.start is None:
+            raise ValueError("lora_rank is for a model that has a start")
         return self
 
     def build(self, event: Event, cond: Event | None) -> SequenceModel:
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
-            return CausalTransformer(
-                alphabet.inputs,
-                alphabet.outputs,
-                longest,
-                self.width,
-                self.layers,
-                self.heads,
-                self.groups,
-                self.dropout,
-            )
+            sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
+            made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout)
+            if self.start is not None and Path(self.start).is_dir():
+                start_from(made, Path(self.start))
+            if self.lora_rank:
+                adapt(made, self.lora_rank, self.lora_alpha)
+            return made
 
         return sequence_model("seq.gpt", event, cond, network)
 
@@ -60,10 +77,20 @@ class Config(card.Config):
         assert isinstance(model, SequenceModel)
         network = model.network
         assert isinstance(network, CausalTransformer)
+        if self.start is not None:
+            return [Stage("tune", self._tuning(model, network), self.batch_size)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
         matrices = replace(moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95))
         optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
         return [Stage("fit", maximum_likelihood(model, optimisers, self.label_dropout), self.batch_size)]
+
+    def _tuning(self, model: SequenceModel, network: CausalTransformer) -> Objective:
+        """Return how a model that is trained already goes on, whole or by changes of low rank."""
+        moved = Optimiser(
+            self.tuning_lr, "adamw", (0.9, 0.95), self.weight_decay, "linear", warmup=0.05, clip=1.0
+        )
+        part = learnt(network) if self.lora_rank else network
+        return maximum_likelihood(model, {"network": (part, moved)}, self.label_dropout)
 
 
 CARD = Card(

@@ -54,6 +54,9 @@ class DataOptions(BaseModel):
     vocabulary: int | None = Field(
         None, ge=256, le=65_536, description="learn so many byte pairs from texts, and see those"
     )
+    tokenizer: str | None = Field(
+        None, description="see texts as the tokens of this file, tokenizer.json of a model to start from"
+    )
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -264,7 +267,7 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
     size = f"{longest} characters" if form == "blocks" else f"up to {longest} characters"
     return Dataset(
         name=name,
-        modality=Texts.fit(train.items, longest, form, options.vocabulary),
+        modality=Texts.fit(train.items, longest, form, options.vocabulary, options.tokenizer),
         train=train,
         valid=found["valid"],
         test=found["test"],
@@ -282,6 +285,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is a text: leave --data.binarise and --data.size out")
     if not spoken and options.vocabulary is not None:
         raise DataError(f"{name} is no text: leave --data.vocabulary out")
+    if reading.text is None and options.tokenizer is not None:
+        raise DataError(f"{name} is no text: leave --data.tokenizer out")
     if not spoken and options.column is not None:
         raise DataError(f"{name} has no column of texts: leave --data.column out")
     if reading.text is None and options.text != "auto":

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from genloom.core.errors import DataError
+from genloom.core.errors import ConfigError, DataError
 from genloom.modalities.base import Form, Modality, View
 from genloom.modalities.characters import (
     CharacterView,
@@ -21,7 +21,7 @@ from genloom.modalities.characters import (
     word_counts,
 )
 from genloom.modalities.drawing import page
-from genloom.modalities.tokens import ByteView, PairView, learn_pairs
+from genloom.modalities.tokens import ByteView, PairView, learn_pairs, read_tokenizer
 
 
 class Texts(Modality):
@@ -41,10 +41,26 @@ class Texts(Modality):
         self.pairs = pairs
 
     @classmethod
-    def fit(cls, train: Tensor, longest: int, form: Form, vocabulary: int | None = None) -> Self:
-        """Collect the alphabet of the training items, and learn a byte-pair encoding of so many tokens."""
+    def fit(
+        cls,
+        train: Tensor,
+        longest: int,
+        form: Form,
+        vocabulary: int | None = None,
+        tokenizer: str | None = None,
+    ) -> Self:
+        """Collect the alphabet of the training items, and take or learn a byte-pair encoding.
+
+        Args:
+            vocabulary: tokens to learn.
+            tokenizer: a file of the package tokenizers to take instead.
+        """
+        if tokenizer is not None and vocabulary is not None:
+            raise ConfigError("a tokenizer has its vocabulary: leave --data.vocabulary out")
         alphabet = "".join(map(chr, train.unique().tolist())).replace("\0", "")
-        pairs = None if vocabulary is None else learn_pairs(to_texts(train), vocabulary)
+        pairs = None if tokenizer is None else read_tokenizer(Path(tokenizer).expanduser())
+        if vocabulary is not None:
+            pairs = learn_pairs(to_texts(train), vocabulary)
         return cls(alphabet, longest, form, pairs)
 
     def views(self) -> tuple[View, ...]:

@@ -3,19 +3,22 @@
 B batch, L symbols of the longest item.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genloom.core.errors import ConfigError, MissingExtra
+from genloom.core.errors import ConfigError, DataError, MissingExtra
 from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value, tensor
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Form
 from genloom.modalities.characters import TextView, cut_anew, neighbours, to_items, to_texts
+from genloom.nn.llama import ordinary_ids
 
 BYTES = 4
 """Of one character at most, in UTF-8."""
@@ -95,16 +98,24 @@ class PairView(SpelledView):
 
     def __init__(self, description: str, longest: int, form: Form) -> None:
         self.description = description
+        self._facts = json.loads(description)
         self._tokens = _tokenizers().Tokenizer.from_str(description)
-        super().__init__(self._tokens.get_vocab_size(), longest, form)
+        self._tokens.encode_special_tokens = True
+        self._ids = ordinary_ids(self._facts)
+        self._symbols = {number: symbol for symbol, number in enumerate(self._ids)}
+        super().__init__(len(self._ids), longest, form)
 
     def spell(self) -> list[bytes]:
         letters = {letter: byte for byte, letter in enumerate(_letters())}
-        count = self._tokens.get_vocab_size()
-        return [bytes(letters[c] for c in self._tokens.id_to_token(i)) for i in range(count)]
+        added = {token["id"]: token["content"] for token in self._facts.get("added_tokens") or []}
+        return [
+            added[i].encode() if i in added else bytes(letters[c] for c in self._tokens.id_to_token(i))
+            for i in self._ids
+        ]
 
     def read(self, texts: Sequence[str]) -> Padded:
-        return self.padded([found.ids for found in self._tokens.encode_batch_fast(list(texts))])
+        found = self._tokens.encode_batch_fast(list(texts), add_special_tokens=False)
+        return self.padded([[self._symbols[i] for i in one.ids] for one in found])
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
         found = super().to_data(log_prob, x)
@@ -130,6 +141,32 @@ def learn_pairs(texts: Sequence[str], vocabulary: int) -> str:
     )
     found.train_from_iterator(texts, trainer)
     return str(found.to_str())
+
+
+def read_tokenizer(path: Path) -> str:
+    """Return a byte-pair encoding from a file of the package tokenizers, as JSON.
+
+    Raises:
+        DataError: there is none, or its tokens are not pairs of bytes.
+        MissingExtra: the package tokenizers is not installed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        facts = json.loads(text)
+        steps = facts.get("pre_tokenizer") or {}
+        kinds = {step.get("type") for step in (steps, *steps.get("pretokenizers", []))}
+        pairs = facts["model"]["type"] == "BPE" and "ByteLevel" in kinds
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} cannot be read as a tokenizer: {error}") from error
+    if not pairs:
+        raise DataError(f"{path}: only byte-level pair encodings are known, as of GPT-2, Llama 3 and SmolLM")
+    try:
+        _tokenizers().Tokenizer.from_str(text)
+    except MissingExtra:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} cannot be read as a tokenizer: {error}") from error
+    return text
 
 
 def _letters() -> list[str]:

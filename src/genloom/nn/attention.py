@@ -18,9 +18,9 @@ BASE = 10_000.0
 """Of the wavelengths of rotary positions."""
 
 
-def angles(longest: int, size: int) -> Tensor:
+def angles(longest: int, size: int, base: float = BASE) -> Tensor:
     """Return the rotations of places as cosines and sines, (2, longest, size / 2) float32."""
-    rates = BASE ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
+    rates = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
     turned = torch.arange(longest, dtype=torch.float64)[:, None] * rates
     return torch.stack((turned.cos(), turned.sin())).float()
 
@@ -185,11 +185,11 @@ class Attention(nn.Module):
     Source: Ainslie et al. 2023, arXiv:2305.13245, section 2.2 (grouped queries).
     """
 
-    def __init__(self, width: int, heads: int, groups: int) -> None:
+    def __init__(self, width: int, heads: int, groups: int, size: int) -> None:
         super().__init__()
-        self.heads, self.groups, self.size = heads, groups, width // heads
-        self.enter = nn.Linear(width, (heads + 2 * groups) * self.size, bias=False)
-        self.leave = nn.Linear(width, width, bias=False)
+        self.heads, self.groups, self.size = heads, groups, size
+        self.enter = nn.Linear(width, (heads + 2 * groups) * size, bias=False)
+        self.leave = nn.Linear(heads * size, width, bias=False)
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, step: Step, layer: int) -> Tensor:

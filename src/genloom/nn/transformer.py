@@ -5,59 +5,86 @@ Shapes: B batch, L positions, T symbols read at once, D width, V what can come n
 
 from typing import Protocol
 
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genloom.core.events import Value
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
-from genloom.nn.attention import Attention, Cache, Gated, Source, Step, angles, causal, gated_width
+from genloom.nn.attention import BASE, Attention, Cache, Gated, Source, Step, angles, causal, gated_width
 from genloom.nn.dropout import Map, channel_dropout, identity
 from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
 
 
+class Sizes(BaseModel):
+    """What a transformer is made of.
+
+    Args:
+        width: values a place between blocks, D.
+        layers: blocks.
+        heads, groups: of queries, and of keys and values.
+        size: values of a head.
+        hidden: units of the gated unit.
+        base: of the wavelengths of rotary positions.
+        eps: what is added to mean squares before their root is taken.
+        tied: the embedding is the map to logits as well.
+        positions: places that it can tell apart, more than an item has; those of an item if None.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    groups: PositiveInt
+    size: PositiveInt
+    hidden: PositiveInt
+    base: PositiveFloat = BASE
+    eps: PositiveFloat = 1e-6
+    tied: bool = True
+    positions: PositiveInt | None = None
+
+
+def usual_sizes(width: int, layers: int, heads: int, groups: int) -> Sizes:
+    """Return sizes of which the others follow from these."""
+    hidden, size = gated_width(width), width // heads
+    return Sizes(width=width, layers=layers, heads=heads, groups=groups, size=size, hidden=hidden)
+
+
 class Block(nn.Module):
     """Attention, then a gated unit, each added to what it reads."""
 
-    def __init__(self, width: int, heads: int, groups: int, hidden: int) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.attention = Attention(width, heads, groups)
-        self.gated = Gated(width, hidden)
+        self.attention = Attention(sizes.width, sizes.heads, sizes.groups, sizes.size)
+        self.gated = Gated(sizes.width, sizes.hidden)
+        self.eps = sizes.eps
 
     def forward(self, x: Tensor, step: Step, layer: int, drop: Map) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
-        x = x + drop(self.attention(rms_norm(x), step, layer))
-        return x + drop(self.gated(rms_norm(x)))
+        x = x + drop(self.attention(rms_norm(x, self.eps), step, layer))
+        return x + drop(self.gated(rms_norm(x, self.eps)))
 
 
 class CausalTransformer(SequenceNetwork):
-    """Blocks between an embedding of symbols and the same embedding as the map to logits.
+    """Blocks between an embedding of symbols and a map to logits, the same embedding where they are tied.
 
     Source of the shared embedding: Press & Wolf 2017, arXiv:1608.05859, section 2.
     """
 
     turn: Tensor
 
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        longest: int,
-        width: int,
-        layers: int,
-        heads: int,
-        groups: int,
-        dropout: float,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: float) -> None:
         super().__init__()
-        self.outputs, self.groups, self.dropout, self.context = outputs, groups, dropout, longest
-        self.size = width // heads
-        self.embedding = nn.Embedding(inputs, width)
+        self.outputs, self.sizes, self.dropout = outputs, sizes, dropout
+        self.context = max(longest, sizes.positions or 0)
+        self.embedding = nn.Embedding(inputs, sizes.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        hidden = gated_width(width)
-        self.blocks = nn.ModuleList(Block(width, heads, groups, hidden) for _ in range(layers))
-        self.register_buffer("turn", angles(longest, self.size), persistent=False)
+        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.layers))
+        self.head = None if sizes.tied else nn.Linear(sizes.width, outputs, bias=False)
+        self.register_buffer("turn", angles(self.context, sizes.size, sizes.base), persistent=False)
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:  # noqa: ARG002
         step = Step(self.turn[:, : symbols.shape[1]], causal)
@@ -68,12 +95,14 @@ class CausalTransformer(SequenceNetwork):
         x = drop(self.embedding(symbols))
         for layer, block in enumerate(self.blocks):
             x = block(x, step, layer, drop)
-        return F.linear(rms_norm(x), self.embedding.weight[: self.outputs])
+        x = rms_norm(x, self.sizes.eps)
+        return self.head(x) if self.head is not None else F.linear(x, self.embedding.weight[: self.outputs])
 
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> "CachedReader":  # noqa: ARG002
-        shape = (2, len(self.blocks), rows, self.groups, longest, self.size)
+        sizes = self.sizes
+        shape = (2, sizes.layers, rows, sizes.groups, longest, sizes.size)
         cache = Cache(*self.embedding.weight.new_zeros(shape))
-        return CachedReader(self, cache, angles(longest, self.size))
+        return CachedReader(self, cache, angles(longest, sizes.size, sizes.base))
 
 
 class Decoder(Protocol):

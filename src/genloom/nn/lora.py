@@ -1,0 +1,42 @@
+"""Linear maps that stay as they are, and a small change of each that is learnt.
+
+Hu et al. 2021, arXiv:2106.09685.
+"""
+
+from torch import Tensor, nn
+
+
+class Adapted(nn.Module):
+    """A frozen linear map and a change of low rank, nothing at first (equation 3).
+
+    Args:
+        rank: r, of the change.
+        alpha: the change counts alpha / r.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.base, self.scale = base.requires_grad_(False), alpha / rank
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., I) to (..., O)."""
+        changed: Tensor = self.base(x) + self.up(self.down(x)) * self.scale
+        return changed
+
+
+def adapt(network: nn.Module, rank: int, alpha: float) -> None:
+    """Freeze a network, and adapt each linear map in it."""
+    network.requires_grad_(False)
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Adapted(child, rank, alpha))
+
+
+def learnt(network: nn.Module) -> nn.ModuleList:
+    """Return what is learnt of an adapted network."""
+    adapted = [module for module in network.modules() if isinstance(module, Adapted)]
+    return nn.ModuleList(part for one in adapted for part in (one.down, one.up))
