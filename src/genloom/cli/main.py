@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": "Draw from a trained run.",
     "continue": "Go on writing where a text ends.",
     "translate": "Turn texts into others.",
+    "chat": "Talk with a model of conversations.",
     "encode": "Write the codes of items to a file.",
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",
@@ -32,7 +33,7 @@ COMMANDS = {
     "doctor": "Check this installation and machine.",
 }
 
-WRITING = ("continue", "translate")
+WRITING = ("continue", "translate", "chat")
 """Commands in a module of their own."""
 
 EPILOGUES = dict.fromkeys(

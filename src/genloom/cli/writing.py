@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from genloom.cli.shared import MOST, Json, Seed, emit, speaker, within
 from genloom.core.errors import ConfigError, DataError
 from genloom.nn.decoding import Choice
+from genloom.recipes.chatting import Chat
 from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.runs import open_run
 from genloom.recipes.translating import GREEDY, Search, Translator
@@ -112,6 +113,36 @@ def translate_command(
     for one in found:
         print(one.text)
     return None
+
+
+def chat_command(
+    run: Path,
+    *,
+    system: Annotated[str, Parameter(help="What is said before the first turn.")] = "",
+    length: Annotated[int, Parameter(help="Symbols of an answer at most.")] = 200,
+    choice: Annotated[Choice, Parameter(name="*")] = Choice(temperature=0.7),  # noqa: B008
+    seed: Seed = 0,
+) -> None:
+    """Talk with a model of conversations: a line is a turn, an empty one or the end of input is the end.
+
+    Args:
+        run: a run directory of a model of texts that was fitted to conversations.
+    """
+    wish = Wish(within(1, length, MOST, "--length"), choice, seed=seed)
+    chat = Chat(Writer(open_run(run)), wish, system)
+    _print_anything()
+    while line := _asked():
+        for piece in chat.answer(line):
+            print(piece, end="", flush=True)
+        print(flush=True)
+
+
+def _asked() -> str:
+    """Return the next turn, nothing at the end."""
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return ""
 
 
 def _lines(path: Path) -> list[str]:

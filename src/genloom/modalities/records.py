@@ -12,6 +12,7 @@ from genloom.core.errors import DataError, MissingExtra, nearest
 from genloom.core.randomness import generator
 from genloom.modalities.base import Form, Reading, Split
 from genloom.modalities.characters import to_items
+from genloom.modalities.chats import written
 from genloom.modalities.corpora import read_file
 from genloom.modalities.layouts import number_classes
 
@@ -19,12 +20,15 @@ JSON_LINES = (".jsonl", ".ndjson")
 USUAL = "text"
 """The name of the column of texts, unless told otherwise."""
 
+CONVERSATION = "messages"
+"""The name of the column of conversations."""
+
 
 def read_records(path: Path, column: str | None, label: str | None) -> Reading:
     """Read a text, and perhaps a class, from each record of a file of JSON lines, CSV, TSV or Parquet.
 
     Args:
-        column: of texts; ``text`` if absent.
+        column: of texts; ``text`` if absent, or conversations in ``messages``.
         label: of classes.
 
     Raises:
@@ -32,21 +36,26 @@ def read_records(path: Path, column: str | None, label: str | None) -> Reading:
         MissingExtra: pyarrow is not installed.
     """
     texts, classes = list[str](), list[str]()
-    column = column or USUAL
     empty = 0
     for place, record in records(path):
-        text = cell(record, column, place)
+        text = _text(record, column, place)
         if not text.strip():
             empty += 1
             continue
         texts.append(text.replace("\r\n", "\n").replace("\r", "\n"))
         classes.append("" if label is None else cell(record, label, place).strip())
     if not texts:
-        raise DataError(f"{path} has no text in its column {column!r}")
+        raise DataError(f"{path} has no text in its column {column or USUAL!r}")
     labels, names = number_classes(None if label is None else classes, f"column {label!r} of {path.name}")
     notes = (f"left out {empty:,} empty texts",) if empty else ()
     split = Split(to_items(texts), labels)
     return Reading({"all": split}, path.name, names, label=label, text=form_of(texts), notes=notes)
+
+
+def _text(record: Mapping[str, Any], column: str | None, place: str) -> str:
+    if column is None and CONVERSATION in record and USUAL not in record:
+        return written(record[CONVERSATION], place)
+    return cell(record, column or USUAL, place)
 
 
 def form_of(texts: Sequence[str]) -> Form:

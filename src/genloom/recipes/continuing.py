@@ -1,5 +1,6 @@
 """Going on with texts: drawn as they are shown, several at once, searched for, or with a helper's guesses."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +79,15 @@ class Writer:
             f"prompt and continuation are longer than the model's context of {context:,} symbols: "
             f"whenever it is full, the model goes on from the last {context // 2:,}"
         )
+
+    @property
+    def longest(self) -> int | None:
+        """The symbols of the longest text, or of the context where texts go on; None for any number."""
+        return self.model.longest if self.model.alphabet.ends else self.model.context
+
+    def room(self, prompt: str) -> float:
+        """Return how many symbols fit behind a prompt."""
+        return math.inf if self.longest is None else self.longest - self._symbols(prompt)
 
     def _symbols(self, text: str) -> int:
         return int(self.view.read([text]).lengths[0])
