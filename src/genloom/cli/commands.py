@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from genloom.cli.shared import Json, Out, Seed, at_least, emit, speaker, spoken
+from genloom.cli.shared import Json, Out, Seed, Training, at_least, emit, speaker, spoken
 from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError
@@ -38,7 +38,6 @@ Items = Annotated[
     str | None,
     Parameter(help="Data of the same form: a name, file or folder; the run's if absent."),
 ]
-Training = Annotated[TrainConfig, Parameter(name="*")]
 Reading = Annotated[DataOptions, Parameter(name="data")]
 Overrides = Annotated[
     dict[str, str], Parameter(name="model", help="Settings of the family, such as --model.channels 64.")

@@ -18,6 +18,7 @@ COMMANDS = {
     "continue": "Go on writing where a text ends.",
     "translate": "Turn texts into others.",
     "chat": "Talk with a model of conversations.",
+    "reinforce": "Tune a model of texts towards what a pattern rewards.",
     "encode": "Write the codes of items to a file.",
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",
@@ -33,7 +34,7 @@ COMMANDS = {
     "doctor": "Check this installation and machine.",
 }
 
-WRITING = ("continue", "translate", "chat")
+WRITING = ("continue", "translate", "chat", "reinforce")
 """Commands in a module of their own."""
 
 EPILOGUES = dict.fromkeys(

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from genloom.core.errors import ConfigError
 from genloom.core.serial import to_json
 from genloom.train import ranks
+from genloom.train.config import TrainConfig
 
 Json = Annotated[
     bool,
@@ -20,6 +21,7 @@ Json = Annotated[
 ]
 Seed = Annotated[int, Parameter(help="Decides all that is random.")]
 Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
+Training = Annotated[TrainConfig, Parameter(name="*")]
 
 
 def at_least(least: int, value: int, name: str) -> int:

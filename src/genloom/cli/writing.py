@@ -6,14 +6,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from genloom.cli.shared import MOST, Json, Seed, emit, speaker, within
+from genloom.cli.shared import MOST, Json, Out, Seed, Training, emit, speaker, within
 from genloom.core.errors import ConfigError, DataError
 from genloom.nn.decoding import Choice
 from genloom.recipes.chatting import Chat
 from genloom.recipes.continuing import Wish, Writer
+from genloom.recipes.rewarding import BATCH, STEPS, Tuning, matches, reinforce
 from genloom.recipes.runs import open_run
 from genloom.recipes.translating import GREEDY, Search, Translator
 from genloom.train.checkpoint import write_atomically
+from genloom.train.config import TrainConfig
 
 
 def continue_command(
@@ -135,6 +137,35 @@ def chat_command(
         for piece in chat.answer(line):
             print(piece, end="", flush=True)
         print(flush=True)
+
+
+def reinforce_command(
+    run: Path,
+    pattern: str,
+    *,
+    beta: Annotated[float, Parameter(help="Reward that a nat away from what the model was costs.")] = 0.1,
+    lr: Annotated[float, Parameter(help="Peak rate of AdamW.")] = 1e-3,
+    train: Training = TrainConfig(),  # noqa: B008
+    seed: Seed = 0,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Tune a model of texts so that more of what it draws matches a regular expression, at the least change.
+
+    Args:
+        run: a run directory of a neural model of texts.
+        pattern: a text that it matches as a whole is rewarded with 1.
+    """
+    settings = train if train.lasting(1) == train else train.model_copy(update={"steps": STEPS})
+    tuning = Tuning(settings, beta, lr, settings.batch_size or BATCH, seed, pattern)
+    folder = out or run.with_name(f"{run.name}-rewarded")
+    made = reinforce(open_run(run), matches(pattern), folder, tuning, progress=not json, say=speaker())
+    if json:
+        return emit(made.facts)
+    best = made.facts["best"]["value"]
+    print(
+        f"{folder / 'model.safetensors'}: {made.facts['steps']:,} steps, reward less divergence {-best:.3f}"
+    )
 
 
 def _asked() -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, Field, ValidationError, validate_call
@@ -17,9 +17,10 @@ from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
 from genloom.nn.decoding import Choice
-from genloom.recipes import comparing, evaluating, fitting
+from genloom.recipes import comparing, evaluating, fitting, rewarding
 from genloom.recipes.continuing import Continuation, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
+from genloom.recipes.rewarding import Tuning
 from genloom.recipes.runs import Run, open_run
 from genloom.recipes.translating import Search, Translation, Translator
 from genloom.report.schema import Results
@@ -221,6 +222,37 @@ class Trained:
         search = None if beam is None else Search(beam, length_penalty)
         settings = _settings(Choice, {"temperature": 0, **choice})
         return Translator(self.run).translate(texts, settings, search, seed)
+
+    @checked
+    def reinforce(
+        self,
+        reward: Callable[[Sequence[str]], Sequence[float]],
+        out: str | Path,
+        *,
+        beta: float = 0.1,
+        lr: float = 1e-3,
+        batch_size: Positive = 128,
+        train: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        name: str = "a function",
+        progress: bool = False,
+    ) -> Self:
+        """Tune a model of texts towards what is rewarded, near to what it was, and return it as a new run.
+
+        Args:
+            reward: returns a number for each text, the same for the same text.
+            beta: what a nat of divergence from what the model was costs, in units of the reward.
+            train: settings of ``TrainConfig``; 300 steps if absent.
+            name: what the reward is called in ``run.json``; the same call goes on with what ``out`` holds.
+
+        Raises:
+            ConfigError, DataError: a setting is out of range, or a reward is no finite number.
+            Unsupported: the run is no neural model of texts.
+        """
+        settings = _settings(TrainConfig, train or {"steps": 300})
+        tuning = Tuning(settings, beta, lr, batch_size, seed, name)
+        made = rewarding.reinforce(self.run, reward, Path(out), tuning, progress=progress, say=_silent)
+        return type(self)(made)
 
     def _checked(self, items: Tensor) -> Tensor:
         try:

@@ -97,17 +97,26 @@ def fit(
                 say(f"{out} is finished already; nothing to do")
                 return run
         job = Job(run, dataset, stop, previews, progress, say)
-        run.update(state="running", why="")
-        try:
-            with run.locked():
-                _finish(run, family.card, train(job))
-        except (Interrupted, KeyboardInterrupt):
-            run.update(state="interrupted")
-            raise
-        except Diverged as error:
-            run.update(state="failed", why=str(error))
-            raise
+        complete(run, lambda: train(job))
     return run
+
+
+def complete(run: Run, work: Callable[[], Tensors]) -> None:
+    """Do the work of a run, and keep the weights that come of it or how it ended.
+
+    Raises:
+        Interrupted, Diverged: as the work does; ``run.json`` says so.
+    """
+    run.update(state="running", why="")
+    try:
+        with run.locked():
+            _finish(run, run.card, work())
+    except (Interrupted, KeyboardInterrupt):
+        run.update(state="interrupted")
+        raise
+    except Diverged as error:
+        run.update(state="failed", why=str(error))
+        raise
 
 
 def _damage(run: Run) -> str:

@@ -35,7 +35,10 @@ PREVIEW_ITEMS = 64
 
 @dataclass(frozen=True)
 class Job:
-    """A fit under way: where it is kept, what it learns from, and what is wanted along the way."""
+    """A fit under way: where it is kept, what it learns from, and what is wanted along the way.
+
+    ``validate`` scores the model in place of the likelihood of validation items.
+    """
 
     run: Run
     dataset: Dataset
@@ -43,6 +46,7 @@ class Job:
     previews: bool
     progress: bool
     say: Callable[[str], None]
+    validate: loop.Validate | None = None
 
     @property
     def seed(self) -> int:
@@ -72,7 +76,7 @@ def train(job: Job) -> Tensors:
         compile_parts(model)
     for stage in job.run.config.stages(model):
         closed = stage.objective is None
-        model.load_state_dict(_fit_closed_form(job, model, stage) if closed else _run(job, model, stage))
+        model.load_state_dict(_fit_closed_form(job, model, stage) if closed else run_stage(job, model, stage))
     if isinstance(model, LatentVariable) and isinstance(model, Latent):
         _count_active_units(job, model)
     return {name: weight.detach() for name, weight in model.state_dict().items()}
@@ -120,7 +124,7 @@ def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     return dict(model.state_dict())
 
 
-def _run(job: Job, model: nn.Module, stage: Stage) -> Tensors:
+def run_stage(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     """Train one stage from its start or from its newest checkpoint; return the weights to keep."""
     assert stage.objective is not None
     run, folder = job.run, job.run.folder / "checkpoints" / stage.name
@@ -128,7 +132,9 @@ def _run(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     encoded = run.view.stretch(run.view.encode(job.dataset.train.items))
     stream = Stream(encoded, job.conditions, run.view.perturb)
     state = State.fresh(model, stage.objective)
-    hooks = loop.Hooks(_validator(job), _previewer(job, stage.name) if job.previews else _no_preview)
+    hooks = loop.Hooks(
+        job.validate or _validator(job), _previewer(job, stage.name) if job.previews else _no_preview
+    )
     resumed = loop.resume(state, folder)
     if "plan" not in run.stage(stage.name):
         bf16 = bool(ranks.agree(loop.wants_bf16(job.config, run.card.autocast)))
