@@ -27,10 +27,16 @@ NATS = [5.202051, 6.210337, 5.540328, 5.20896, 6.102779, 5.757811, 5.424113, 6.2
 """Of the first ten tokens of the text, by the same."""
 
 
+BYTE_LEVEL = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+BROKEN = ("{}", '{"model": {"vocab": [1]}}', '{"model": {"vocab": {}}, "added_tokens": 3}')
+
+
 def opened(folder: Path, **settings: object) -> tuple[SequenceModel, PairView]:
     view = PairView(read_tokenizer(folder / "tokenizer.json"), 64, "lines")
     config = Config(start=str(folder), **settings)  # type: ignore[arg-type]
-    return config.build(view.event, None).eval(), view
+    model = config.build(view.event, None)
+    config.stages(model)
+    return model.eval(), view
 
 
 @torch.no_grad()
@@ -107,6 +113,13 @@ def test_tied_weights_are_read_once(tmp_path: Path) -> None:
         ({"attention_bias": True}, "attention_bias is True"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"hidden_size": None}, "config.json"),
+        ({"num_attention_heads": "4"}, "config.json"),
+        ({"rope_parameters": [1]}, "config.json"),
+        ({"max_position_embeddings": 10**12}, "config.json"),
+        ({"eos_token_id": 99_999}, "no token 99,999"),
+        ({"eos_token_id": "a"}, "names no eos_token_id"),
+        ({"bos_token_id": -1}, "cannot be used"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"eos_token_id": None}, "names no eos_token_id"),
         ({"num_hidden_layers": 3}, "cannot be used"),
         ({"intermediate_size": 64}, "cannot be used"),
@@ -120,8 +133,9 @@ def test_other_models_are_refused(tmp_path: Path, change: dict[str, object], tex
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     folder = write(tmp_path)
+    config = Config(start=str(folder))
     with pytest.raises(DataError, match=r"the data 9: read them with --data\.tokenizer"):
-        Config(start=str(folder)).build(Leaf((Length(9),), Categorical(9)), None)
+        config.stages(config.build(Leaf((Length(9),), Categorical(9)), None))
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(DataError, match=r"holds no model.safetensors"):
         opened(folder)
@@ -132,6 +146,47 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         Config(start=str(tmp_path / "nowhere"))
     with pytest.raises(ValueError, match="lora_rank is for a model that has a start"):
         Config(lora_rank=2)
+
+
+@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.self_attn.o_proj.weight"])
+@pytest.mark.parametrize("fault", ["shape", "nan"])
+def test_weights_of_another_shape_are_never_stretched(tmp_path: Path, name: str, fault: str) -> None:
+    folder = write(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    weights[name] = weights[name][:1].contiguous() if fault == "shape" else weights[name] * float("nan")
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(DataError, match=f"{name} (has the shape|is not finite)"):
+        opened(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", '{"model": {"vocab": [1]}}', '{"model": {"vocab": {}}, "added_tokens": 3}']
+)
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path, text: str) -> None:
+    folder = write(tmp_path)
+    config = Config(start=str(folder))
+    model = config.build(Leaf((Length(9),), Categorical(9)), None)
+    (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(DataError, match="is no tokenizer"):
+        config.stages(model)
+
+
+def test_settings_that_a_start_replaces_are_refused(tmp_path: Path) -> None:
+    folder = str(write(tmp_path))
+    with pytest.raises(ValueError, match="leave lr and matrix_lr out"):
+        Config(start=folder, lr=0.5)
+    with pytest.raises(ConfigError, match="know no classes"):
+        Config(start=folder, lora_rank=2).build(Leaf((Length(9),), Categorical(9)), Leaf((), Categorical(2)))
+
+
+def test_cut_texts_of_a_tokenizer_are_read_whole(tmp_path: Path) -> None:
+    path = write(tmp_path) / "tokenizer.json"
+    cut = {"max_length": 2, "stride": 0, "strategy": "LongestFirst", "direction": "Right"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "truncation": cut}))
+    view = PairView(read_tokenizer(path), 64, "lines")
+    assert view.texts(view.read([TEXT])) == [TEXT]
+    with pytest.raises(DataError, match="half a character"):
+        view.read(["a\udcff"])
 
 
 def test_tokens_that_are_no_text_cannot_be_written(tmp_path: Path) -> None:
@@ -148,6 +203,11 @@ def test_tokens_that_are_no_text_cannot_be_written(tmp_path: Path) -> None:
         ({"model": {"type": "WordPiece", "vocab": {}}}, "only byte-level pair encodings"),
         ({"model": {"type": "BPE", "vocab": 3}}, "cannot be read as a tokenizer"),
         ({"model": None}, "cannot be read as a tokenizer"),
+        ({"normalizer": {"type": "Lowercase"}}, "changes what it reads"),
+        (
+            {"pre_tokenizer": {**BYTE_LEVEL, "add_prefix_space": True}},
+            "changes what",
+        ),
     ],
 )
 def test_other_tokenizers_are_refused(tmp_path: Path, change: dict[str, object], text: str) -> None:

@@ -13,7 +13,8 @@ from genloom.core.events import Categorical, Leaf, Length, Padded
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.nn.decoding import Choice, collect, no_prompts, stream
-from genloom.nn.recurrent import turned
+from genloom.nn.dropout import identity
+from genloom.nn.recurrent import run_layers, turned
 from genloom.nn.searching import beam_search
 from genloom.nn.sequences import AlignedModel
 from genloom.train.state import State
@@ -137,15 +138,31 @@ def test_a_recurrent_encoder_reads_from_both_ends(name: str) -> None:
 
 
 @every_family
-def test_attention_is_what_the_model_uses(name: str) -> None:
-    """With all places alike, what is looked at is shared out by the scores of a uniform softmax."""
+def test_attention_follows_the_places_of_the_source(name: str) -> None:
+    """Shares add up, nothing looks beyond the end, and a symbol looks by what is before it alone."""
     model, cond = make(name), sources(3)
     x = Padded(every_target().values[50:53], every_target().lengths[50:53])
     shares = model.align(x, cond)
     for row, n in enumerate((cond.lengths + 1).tolist()):
         assert torch.allclose(shares[row, :, :n].sum(-1), torch.ones(1).double(), atol=1e-10)
         assert bool((shares[row, :, n:] == 0).all())
-    assert shares.std() > 1e-3
+    other = Padded((x.values + 1) % 3, x.lengths)
+    moved = ((model.align(other, cond) - shares).abs() > 1e-9).any(-1)
+    assert not bool(moved[:, 0].any())
+    assert bool(moved[1:, 1:3].all())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["luong", "bahdanau"])
+def test_what_is_looked_at_is_what_is_written_from(name: str) -> None:
+    """The logits follow from the shares and the places of the source (Luong et al., equations 5 and 6)."""
+    model, cond = make(name), sources(3)
+    network, symbols = model.network, torch.tensor([[4, 1, 2], [4, 0, 0], [4, 2, 1]])
+    (memory, _), *states = network.opening(3, cond, identity)
+    x, _ = run_layers(network.layers, network.writing(symbols), states, identity)
+    found = network.align(symbols, cond) @ memory
+    logits = network.head(network.join(torch.cat((found, x), -1)).tanh())
+    assert torch.allclose(logits, network(symbols, None, cond), atol=1e-10)
 
 
 def test_label_smoothing_is_a_mixture_with_all_symbols_alike() -> None:
@@ -209,6 +226,17 @@ def test_batches_are_of_alike_lengths_and_every_row_comes_once_an_epoch() -> Non
     assert not torch.equal(firsts, firsts.sort().values)
     assert torch.equal(order(5, 8), batches[5])
     assert not torch.equal(order(POOL + 5, 8), batches[5])
+
+
+@pytest.mark.parametrize("count", [20, 100, 450])
+def test_few_rows_do_not_fill_a_batch_with_themselves(count: int) -> None:
+    size = 16
+    sizes = torch.randint(100, (count,), generator=generator("few"))
+    order = Alike(Order(count, 1), sizes, 1)
+    batches = [order(draw, size) for draw in range(200)]
+    assert min(len(rows.unique()) for rows in batches) >= size // 2
+    often = torch.bincount(torch.cat(batches), minlength=count)
+    assert int(often.max() - often.min()) <= 2
 
 
 def test_lengths_count_what_is_given() -> None:

@@ -60,8 +60,9 @@ def test_an_impossible_item_costs_infinitely_many_nats() -> None:
 def test_refusals() -> None:
     with pytest.raises(DataError, match="2 items"):
         likelihood_figure(LogProb(torch.zeros(1), Bound.EXACT), data="x")
-    with pytest.raises(DataError, match="positive"):
-        bits_per_dim(torch.zeros(2), torch.tensor([1, 0]))
+    for units in ([0, 0], [3, -1]):
+        with pytest.raises(DataError, match="must not be negative, and some item must have one"):
+            bits_per_dim(torch.zeros(2), torch.tensor(units))
     with pytest.raises(DataError):
         likelihood_figure(LogProb(torch.tensor([math.nan, 0.0]), Bound.EXACT), data="x")
 
@@ -71,3 +72,11 @@ def test_a_bracketed_estimate_says_between_which_rates_the_truth_lies() -> None:
     assert likelihood_figure(log_prob, data="d").note == "bracket 19 to 22"
     bits = likelihood_figure(log_prob, data="d", units=10)
     assert bits.note == f"bracket {19 / 10 / math.log(2):.4g} to {22 / 10 / math.log(2):.4g}"
+
+
+def test_an_item_without_units_counts_by_its_nats_alone() -> None:
+    """Words that no word ends in: their nats belong to the others."""
+    value = torch.tensor([-2.0, -4.0, -6.0]) * math.log(2)
+    figure = likelihood_figure(LogProb(value, Bound.EXACT), data="d", units=torch.tensor([2, 0, 4]))
+    assert figure.value == pytest.approx(2.0)
+    assert figure.lo < 2.0 < figure.hi

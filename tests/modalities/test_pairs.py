@@ -17,7 +17,7 @@ from genloom.modalities.characters import to_texts
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.homes import REMOTES
 from genloom.modalities.pairs import Pairs, TranslationView
-from genloom.modalities.parallel import PARALLEL, draw_numerals, read_parallel, roman, to_pairs
+from genloom.modalities.parallel import PARALLEL, draw_numerals, read_pairs, read_parallel, roman, to_pairs
 
 HERE = os.environ.get("GENLOOM_DATA")
 WORDS = {"one": "eins", "two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "six": "sechs"}
@@ -125,6 +125,17 @@ def test_a_vocabulary_holds_every_byte(opened: Dataset) -> None:
 def test_texts_longer_than_any_known_are_refused(opened: Dataset) -> None:
     with pytest.raises(DataError, match="the longest known one"):
         view_of(opened).read(["unbekannt " * 20])
+
+
+def test_quotes_and_breaks_do_not_disturb_files(opened: Dataset, tmp_path: Path) -> None:
+    items = to_pairs(['"nein', 'a "b" c', "x"], ['"no', "b", 'y"'])
+    (path,) = opened.modality.write(items, None, tmp_path / "quoted")
+    reading = read_pairs(path, "de", "en")
+    assert [to_texts(pair) for pair in reading.parts["all"].items] == [to_texts(pair) for pair in items]
+    view = view_of(opened)
+    broken = view.target.read(["one\n two\t"])
+    found = view.decode(Padded(broken.values, broken.lengths))
+    assert to_texts(found) == ["one two"]
 
 
 def test_empty_pairs_are_left_out_and_counted(tmp_path: Path) -> None:

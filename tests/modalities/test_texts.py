@@ -215,3 +215,8 @@ def test_bytes_and_words_are_counted() -> None:
     whole = to_items(["one two three four five"])
     parts = torch.stack([whole[0, :11], whole[0, 11:22]])
     assert int(word_counts(parts, False).sum()) == 4
+
+
+def test_half_a_character_is_refused_in_one_line() -> None:
+    with pytest.raises(DataError, match="half a character"):
+        to_items(["fine", "\ud800 y"])

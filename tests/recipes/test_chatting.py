@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> genloom.Trained:
 
 def test_a_conversation_is_one_text() -> None:
     assert written(talk(["red"]), "here") == "<|user|>\nred\n<|assistant|>\nrouge\n"
-    assert written([{"role": "user", "content": " a <|system|> b "}], "x") == "<|user|>\na < |system|> b\n"
+    assert written([{"role": "user", "content": " a <|system|> b "}], "x") == "<|user|>\na <system|> b\n"
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,20 @@ def test_the_command_answers_each_line(
     assert capsys.readouterr().out == "rouge\nvert\n"
 
 
-def test_a_turn_that_cannot_be_read_gets_one_line(
+def test_a_turn_that_cannot_be_read_gets_one_line_and_the_talk_goes_on(
     trained: genloom.Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("Ä\n"))
-    with pytest.raises(SystemExit) as stopped:
-        main(["chat", str(trained.run.folder), "--temperature", "0"])
-    assert stopped.value.code == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    monkeypatch.setattr("sys.stdin", io.StringIO("Ä\nred\n"))
+    main(["chat", str(trained.run.folder), "--temperature", "0"])
+    told = capsys.readouterr()
+    assert "has no 'Ä'" in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.out == "rouge\n"
+
+
+def test_each_answer_is_drawn_anew(trained: genloom.Trained) -> None:
+    chat = Chat(Writer(trained.run), Wish(20, Choice(temperature=3.0)))
+    answers = ["".join(chat.answer("red")) for _ in range(8)]
+    assert len(set(answers[3:])) > 2
+    again = Chat(Writer(trained.run), Wish(20, Choice(temperature=3.0)))
+    assert ["".join(again.answer("red")) for _ in range(8)] == answers

@@ -139,13 +139,24 @@ def test_the_command_prints_a_line_for_each_text(
     assert b"<svg" in svg.read_bytes()
 
 
+def test_a_flag_leaves_the_other_choices_as_they_are(
+    trained: genloom.Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [one.text for one in trained.translate([" 3052\t", "9999"])]
+    typed("translate", trained.run.folder, "3052", "9999", "--min-p", "0")
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         ((), "translate needs a text"),
         (("1", "2", "--attention", "a.svg"), "a picture of one text, not of 2"),
-        (("1", "--beam", "0"), "--beam must be from 1"),
-        (("1", "--length-penalty", "-1"), "--length-penalty must be from 0 to 10"),
+        (("1", "--beam", "0"), "a beam is from 1 to 1,000 wide"),
+        (("1", "--length-penalty", "1"), "--length-penalty is of a search"),
+        (("1", "--beam", "2", "--length-penalty", "-1"), "its length penalty from 0 to 10"),
+        (("1", "--guidance-scale", "2"), "guidance is towards a class"),
+        (("a\udcff",), "half a character"),
         (("1", "--file", "/no/such/file"), "No such file"),
         (("1", "--beam", "2", "--top-k", "3"), "leave temperature and cuts out"),
     ],

@@ -8,8 +8,8 @@ from cyclopts import Parameter
 
 from genloom.cli.shared import MOST, Json, Out, Seed, Training, emit, speaker, within
 from genloom.core.errors import ConfigError, DataError
-from genloom.nn.decoding import Choice
-from genloom.recipes.chatting import Chat
+from genloom.nn.decoding import Choice, Greedy
+from genloom.recipes.chatting import Chat, Lively
 from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.rewarding import BATCH, STEPS, Tuning, matches, reinforce
 from genloom.recipes.runs import open_run
@@ -82,9 +82,11 @@ def translate_command(
     run: Path,
     *texts: str,
     file: Annotated[Path | None, Parameter(help="A UTF-8 file with a text on each line.")] = None,
-    choice: Annotated[Choice, Parameter(name="*")] = GREEDY,
+    choice: Annotated[Greedy, Parameter(name="*")] = GREEDY,
     beam: Annotated[int | None, Parameter(help="Search for the likeliest with so many hypotheses.")] = None,
-    length_penalty: Annotated[float, Parameter(help="Of a beam: above 0 for longer texts.")] = 0.6,
+    length_penalty: Annotated[
+        float | None, Parameter(help="Of a beam: above 0 for longer texts; 0.6 if absent.")
+    ] = None,
     attention: Annotated[
         Path | None, Parameter(help="An SVG of what each part of the translation of one text looks at.")
     ] = None,
@@ -100,11 +102,13 @@ def translate_command(
     given = [*texts, *([] if file is None else _lines(file))]
     if not given:
         raise ConfigError("translate needs a text, or a --file with one on each line")
-    if not 0 <= length_penalty <= 10:
-        raise ConfigError(f"--length-penalty must be from 0 to 10, not {length_penalty}")
+    if beam is None and length_penalty is not None:
+        raise ConfigError("--length-penalty is of a search: give a width with --beam, or leave it out")
     if attention is not None and len(given) != 1:
         raise ConfigError(f"--attention is a picture of one text, not of {len(given)}")
-    search = None if beam is None else Search(within(1, beam, 1000, "--beam"), length_penalty)
+    search = None
+    if beam is not None:
+        search = Search(beam, Search.length_penalty if length_penalty is None else length_penalty)
     translator = Translator(open_run(run))
     found = translator.translate(given, choice, search, seed)
     if attention is not None:
@@ -122,7 +126,7 @@ def chat_command(
     *,
     system: Annotated[str, Parameter(help="What is said before the first turn.")] = "",
     length: Annotated[int, Parameter(help="Symbols of an answer at most.")] = 200,
-    choice: Annotated[Choice, Parameter(name="*")] = Choice(temperature=0.7),  # noqa: B008
+    choice: Annotated[Lively, Parameter(name="*")] = Lively(),  # noqa: B008
     seed: Seed = 0,
 ) -> None:
     """Talk with a model of conversations: a line is a turn, an empty one or the end of input is the end.
@@ -134,9 +138,12 @@ def chat_command(
     chat = Chat(Writer(open_run(run)), wish, system)
     _print_anything()
     while line := _asked():
-        for piece in chat.answer(line):
-            print(piece, end="", flush=True)
-        print(flush=True)
+        try:
+            for piece in chat.answer(line):
+                print(piece, end="", flush=True)
+            print(flush=True)
+        except DataError as error:
+            speaker()(str(error))
 
 
 def reinforce_command(
@@ -178,7 +185,7 @@ def _asked() -> str:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 at byte {error.start:,}: save it as UTF-8") from error
 

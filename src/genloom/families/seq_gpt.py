@@ -1,5 +1,6 @@
 """A transformer that reads from left to right. Radford et al. 2018; blocks as in Touvron et al. 2023."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +10,7 @@ from torch import nn
 
 from genloom.core import card
 from genloom.core.card import Card, Reference
+from genloom.core.errors import ConfigError
 from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Objective, Optimiser, Stage
@@ -17,6 +19,9 @@ from genloom.nn.llama import read_sizes, start_from
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
 from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
+
+RATES = ((3e-3, 1e-2), (3e-3, 5e-3))
+"""Peak rates of the presets."""
 
 
 class Config(card.Config):
@@ -48,9 +53,9 @@ class Config(card.Config):
     @model_validator(mode="before")
     @classmethod
     def _as_started(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not given.get("start") or given.get("sizes"):
+        if not isinstance(given, dict) or not isinstance(given.get("start"), str) or given.get("sizes"):
             return given
-        folder = Path(given["start"]).expanduser().resolve()
+        folder = Path(os.path.expanduser(given["start"])).resolve()
         return {**given, "start": str(folder), "sizes": read_sizes(folder)}
 
     @model_validator(mode="after")
@@ -59,14 +64,17 @@ class Config(card.Config):
             raise ValueError("width must be an even multiple of heads, and heads a multiple of groups")
         if self.lora_rank and self.start is None:
             raise ValueError("lora_rank is for a model that has a start")
+        if self.start is not None and (self.lr, self.matrix_lr) not in RATES:
+            raise ValueError("a model that has a start moves at tuning_lr: leave lr and matrix_lr out")
         return self
 
     def build(self, event: Event, cond: Event | None) -> SequenceModel:
+        if self.lora_rank and cond is not None:
+            raise ConfigError("changes of low rank know no classes: add --conditional no, or drop lora_rank")
+
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
             sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
             made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout)
-            if self.start is not None and Path(self.start).is_dir():
-                start_from(made, Path(self.start))
             if self.lora_rank:
                 adapt(made, self.lora_rank, self.lora_alpha)
             return made
@@ -78,6 +86,7 @@ class Config(card.Config):
         network = model.network
         assert isinstance(network, CausalTransformer)
         if self.start is not None:
+            start_from(network, Path(self.start))
             return [Stage("tune", self._tuning(model, network), self.batch_size)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
         matrices = replace(moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95))

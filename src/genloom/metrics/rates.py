@@ -80,8 +80,8 @@ def _doubt(rate: float, log_prob: LogProb, scale: float) -> str:
 
 
 def _units(units: Tensor | int, log_prob: Tensor) -> Tensor:
-    """Return (n,) positive units of each item."""
+    """Return (n,) units of each item, some of which may have none."""
     counts = torch.as_tensor(units, dtype=torch.float64).cpu().expand(log_prob.shape)
-    if not (counts > 0).all():
-        raise DataError("units must be positive: every item needs at least one")
+    if bool((counts < 0).any()) or not bool((counts > 0).any()):
+        raise DataError("units must not be negative, and some item must have one")
     return counts

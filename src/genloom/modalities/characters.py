@@ -35,6 +35,24 @@ CELLS = 2**30
 """Characters of all items together, each taking as much as the longest, at most."""
 
 
+def tidy(text: str) -> str:
+    """Return a text with single blanks between its words and nothing around them."""
+    return " ".join(text.split())
+
+
+def utf8(text: str) -> bytes:
+    """Return a text's bytes.
+
+    Raises:
+        DataError: it has half a character of UTF-16, which is none of Unicode.
+    """
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = ascii(text[max(0, error.start - 10) : error.start + 1])
+        raise DataError(f"{shown} ends in half a character, as text that is no UTF-8 has: mend it") from error
+
+
 def to_items(texts: Sequence[str]) -> Tensor:
     """Return the code points of texts, (n, L) int32, 0 after each one's end.
 
@@ -49,6 +67,7 @@ def to_items(texts: Sequence[str]) -> Tensor:
         )
     items = np.zeros((len(texts), longest), dtype=np.int32)
     for item, text in zip(items, texts, strict=True):
+        utf8(text)
         item[: len(text)] = np.frombuffer(text.encode("utf-32-le"), dtype=np.int32)
         if "\0" in text:
             raise DataError(f"{text[:40]!r} holds the character 0, which marks the end here: remove it")

@@ -17,8 +17,8 @@ def opening(role: str) -> str:
 
 
 def turn(role: str, content: str) -> str:
-    """Return a turn as it is written; what looks like the line before a turn is broken up."""
-    return f"{opening(role)}{content.strip().replace('<|', '< |')}\n"
+    """Return a turn as it is written; what looks like the line before a turn loses its bar."""
+    return f"{opening(role)}{content.strip().replace('<|', '<')}\n"
 
 
 def written(messages: Any, place: str) -> str:

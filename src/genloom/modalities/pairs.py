@@ -3,6 +3,7 @@
 B batch, L characters of the longest text. Items are int32 code points (B, 2, L), 0 after a text's end.
 """
 
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,15 @@ from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Modality, View
-from genloom.modalities.characters import byte_counts, lengths, run_counts, to_texts, word_counts
+from genloom.modalities.characters import (
+    byte_counts,
+    lengths,
+    run_counts,
+    tidy,
+    to_items,
+    to_texts,
+    word_counts,
+)
 from genloom.modalities.drawing import page
 from genloom.modalities.tokens import PairView, learn_pairs
 
@@ -57,8 +66,11 @@ class TranslationView(View):
         return replace(log_prob, value=log_prob.value.double(), kind=kind)
 
     def decode(self, x: Value) -> Tensor:
-        """Return the second texts, (B, L)."""
-        return self.target.decode(x)
+        """Return the second texts, (B, L), with single blanks as all texts of pairs have."""
+        assert isinstance(x, Padded)
+        texts = [tidy(text.replace("\0", "\ufffd"))[: self.longest] for text in self.target.texts(x)]
+        items = to_items(texts)
+        return torch.nn.functional.pad(items, (0, self.longest - items.shape[1]))
 
     def conditions(self, items: Tensor) -> Value:
         return self.read(to_texts(items[:, 0]))
@@ -73,7 +85,7 @@ class TranslationView(View):
         Raises:
             DataError: one has more tokens than any text that was known when the view was made.
         """
-        return self._fitting(self.source.read([text.lower() if self.lower else text for text in texts]))
+        return self._fitting(self.source.read([tidy(t.lower() if self.lower else t) for t in texts]))
 
     def answer(self, texts: Sequence[str]) -> Padded:
         """Return the tokens of second texts.
@@ -81,7 +93,7 @@ class TranslationView(View):
         Raises:
             DataError: one has more tokens than any text that was known when the view was made.
         """
-        return self._fitting(self.target.read(texts))
+        return self._fitting(self.target.read([tidy(text) for text in texts]))
 
     def _fitting(self, read: Padded) -> Padded:
         most = int(read.lengths.max())
@@ -153,7 +165,8 @@ class Pairs(Modality):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "items.tsv"
         rows = [self.names, *zip(*map(to_texts, items.unbind(1)), strict=True)]
-        path.write_text("".join(f"{a}\t{b}\n" for a, b in rows), encoding="utf-8", newline="")
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
         return [path]
 
     def draw(self, items: Tensor, columns: int = 8, reference: Tensor | None = None) -> tuple[str, bytes]:

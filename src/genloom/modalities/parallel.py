@@ -11,7 +11,7 @@ from torch import Tensor
 from genloom.core.errors import DataError
 from genloom.core.randomness import generator
 from genloom.modalities.base import Reading, Split
-from genloom.modalities.characters import to_items
+from genloom.modalities.characters import tidy, to_items
 from genloom.modalities.corpora import LIMIT
 from genloom.modalities.records import cell, records
 
@@ -124,5 +124,5 @@ def to_pairs(first: Sequence[str], second: Sequence[str]) -> Tensor:
     """
     if len(first) != len(second):
         raise DataError(f"there are {len(first):,} texts on one side and {len(second):,} on the other")
-    items = to_items([" ".join(text.split()) for text in (*first, *second)])
+    items = to_items([tidy(text) for text in (*first, *second)])
     return items.view(2, len(first), -1).transpose(0, 1).contiguous()

@@ -17,8 +17,11 @@ from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value,
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Form
-from genloom.modalities.characters import TextView, cut_anew, neighbours, to_items, to_texts
+from genloom.modalities.characters import TextView, cut_anew, neighbours, to_items, to_texts, utf8
 from genloom.nn.llama import ordinary_ids
+
+PROBES = ("A bC  d\n\t", " e\u0301", "\u212b \u6f22")
+"""Texts that a tokenizer must give back as they are: capitals, blanks, letters that some replace."""
 
 BYTES = 4
 """Of one character at most, in UTF-8."""
@@ -101,6 +104,8 @@ class PairView(SpelledView):
         self._facts = json.loads(description)
         self._tokens = _tokenizers().Tokenizer.from_str(description)
         self._tokens.encode_special_tokens = True
+        self._tokens.no_truncation()
+        self._tokens.no_padding()
         self._ids = ordinary_ids(self._facts)
         self._symbols = {number: symbol for symbol, number in enumerate(self._ids)}
         super().__init__(len(self._ids), longest, form)
@@ -114,6 +119,8 @@ class PairView(SpelledView):
         ]
 
     def read(self, texts: Sequence[str]) -> Padded:
+        for text in texts:
+            utf8(text)
         found = self._tokens.encode_batch_fast(list(texts), add_special_tokens=False)
         return self.padded([[self._symbols[i] for i in one.ids] for one in found])
 
@@ -156,16 +163,22 @@ def read_tokenizer(path: Path) -> str:
         steps = facts.get("pre_tokenizer") or {}
         kinds = {step.get("type") for step in (steps, *steps.get("pretokenizers", []))}
         pairs = facts["model"]["type"] == "BPE" and "ByteLevel" in kinds
+        whole = set(_letters()) <= set(facts["model"]["vocab"])
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{path} cannot be read as a tokenizer: {error}") from error
     if not pairs:
         raise DataError(f"{path}: only byte-level pair encodings are known, as of GPT-2, Llama 3 and SmolLM")
     try:
-        _tokenizers().Tokenizer.from_str(text)
+        view = PairView(text, 1, "lines")
+        kept = whole and view.texts(view.read(PROBES)) == list(PROBES)
     except MissingExtra:
         raise
     except Exception as error:
         raise DataError(f"{path} cannot be read as a tokenizer: {error}") from error
+    if not kept:
+        raise DataError(
+            f"{path} changes what it reads: a normalizer, a blank before each text or missing bytes"
+        )
     return text
 
 

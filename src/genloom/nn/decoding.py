@@ -36,6 +36,12 @@ class Choice(BaseModel):
     guidance_scale: float = Field(1, ge=0, le=100, description="above 1: more typical of the class")
 
 
+class Greedy(Choice):
+    """The likeliest symbol each time, unless a temperature is given."""
+
+    temperature: float = Field(0, ge=0, description="divides logits; 0 takes the likeliest symbol each time")
+
+
 DRAWN = Choice()
 """By the model's own distribution."""
 

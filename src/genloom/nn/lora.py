@@ -27,6 +27,13 @@ class Adapted(nn.Module):
         return changed
 
 
+def plain(linear: nn.Module) -> nn.Linear:
+    """Return a linear map itself, without what is learnt beside it."""
+    found = linear.base if isinstance(linear, Adapted) else linear
+    assert isinstance(found, nn.Linear)
+    return found
+
+
 def adapt(network: nn.Module, rank: int, alpha: float) -> None:
     """Freeze a network, and adapt each linear map in it."""
     network.requires_grad_(False)

@@ -3,9 +3,9 @@
 Shapes: B batch, L positions, T symbols read at once, D width, V what can come next.
 """
 
-from typing import Protocol
+from typing import Annotated, Protocol
 
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +44,7 @@ class Sizes(BaseModel):
     base: PositiveFloat = BASE
     eps: PositiveFloat = 1e-6
     tied: bool = True
-    positions: PositiveInt | None = None
+    positions: Annotated[int, Field(ge=1, le=2**20)] | None = None
 
 
 def usual_sizes(width: int, layers: int, heads: int, groups: int) -> Sizes:

@@ -16,7 +16,7 @@ from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
-from genloom.nn.decoding import Choice
+from genloom.nn.decoding import Choice, Greedy
 from genloom.recipes import comparing, evaluating, fitting, rewarding
 from genloom.recipes.continuing import Continuation, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
@@ -220,8 +220,7 @@ class Trained:
             Unsupported: the run is no model of pairs of texts.
         """
         search = None if beam is None else Search(beam, length_penalty)
-        settings = _settings(Choice, {"temperature": 0, **choice})
-        return Translator(self.run).translate(texts, settings, search, seed)
+        return Translator(self.run).translate(texts, _settings(Greedy, choice), search, seed)
 
     @checked
     def reinforce(

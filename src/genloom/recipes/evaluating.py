@@ -241,7 +241,7 @@ def likelihood(model: nn.Module, run: Run, dataset: Dataset, items: int) -> dict
     others = dataset.modality.other_units(test.items)
     if "bytes" in others:
         found["bits_per_byte"] = replace(figure(units=others["bytes"]), name="bits_per_byte")
-    if "words" in others:
+    if "words" in others and bool(others["words"].any()):
         found["perplexity"] = perplexity(figure(units=others["words"]))
     return found
 

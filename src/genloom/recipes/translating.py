@@ -11,16 +11,16 @@ from genloom.core.events import Padded
 from genloom.core.randomness import SampleNoise
 from genloom.metrics import Figure, translation_figures
 from genloom.modalities.base import Dataset
-from genloom.modalities.characters import to_texts
+from genloom.modalities.characters import tidy, to_texts
 from genloom.modalities.pairs import TranslationView
 from genloom.modalities.tokens import PairView
-from genloom.nn.decoding import Choice, collect, no_prompts, stream
+from genloom.nn.decoding import Choice, Greedy, collect, no_prompts, stream
 from genloom.nn.searching import beam_search
 from genloom.recipes.runs import Run
 from genloom.report.attention import draw_attention
 from genloom.tasks.sampling import MICRO_BATCH
 
-GREEDY = Choice(temperature=0)
+GREEDY = Greedy()
 END = "end"
 """How the end of a text is shown."""
 
@@ -41,6 +41,10 @@ class Search:
     width: int = 5
     length_penalty: float = 0.6
 
+    def __post_init__(self) -> None:
+        if not (1 <= self.width <= 1000 and 0 <= self.length_penalty <= 10):
+            raise ConfigError("a beam is from 1 to 1,000 wide, and its length penalty from 0 to 10")
+
 
 class Translator:
     """Turns texts into others by one run."""
@@ -49,8 +53,8 @@ class Translator:
         view = run.view
         if not isinstance(view, TranslationView):
             raise Unsupported(f"{run.folder} is a model of {run.modality.name}, not of pairs of texts")
-        self.view, model = view, run.load().eval()
-        self.model, self.aligner = need(model, NextSymbol, "translate"), need(model, Aligner, "translate")
+        self.view, self.network = view, run.load().eval()
+        self.model = need(self.network, NextSymbol, "translate")
 
     def translate(
         self, texts: Sequence[str], choice: Choice = GREEDY, search: Search | None = None, seed: int = 0
@@ -65,14 +69,17 @@ class Translator:
             ConfigError: choices are made for a search.
             DataError: a text is empty or too long.
         """
+        if choice.guidance_scale != 1:
+            raise ConfigError("guidance is towards a class, which a translation has not: leave it out")
         if search is not None and choice != GREEDY:
             raise ConfigError("a search looks for the likeliest text: leave temperature and cuts out")
         if empty := [number for number, text in enumerate(texts, 1) if not text.split()]:
             raise DataError(f"text {empty[0]} of {len(texts)} is empty: leave it out")
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         found: dict[int, Translation] = {}
-        for first in range(0, len(order), MICRO_BATCH):
-            part = order[first : first + MICRO_BATCH]
+        size = MICRO_BATCH if search is None else max(1, MICRO_BATCH // search.width)
+        for first in range(0, len(order), size):
+            part = order[first : first + size]
             found |= zip(part, self._some([texts[i] for i in part], part, choice, search, seed), strict=True)
         return [found[i] for i in range(len(texts))]
 
@@ -89,13 +96,13 @@ class Translator:
             width, alpha = search.width, search.length_penalty
             best = beam_search(self.model, empty, width, self.model.longest, alpha, source)
             values, nats = Padded(best.values[:, 0], best.lengths[:, 0]), -best.log_probs[:, 0]
-        written = self.view.target.texts(values)
+        written = [tidy(text) for text in self.view.target.texts(values)]
         return [Translation(*row) for row in zip(texts, written, nats.tolist(), strict=True)]
 
     def attention(self, text: str, translation: str) -> bytes:
         """Return a picture, as SVG, of which parts of a text each part of its translation looks at."""
         source, target = self.view.read([text]), self.view.answer([translation])
-        shares = self.aligner.align(target, source)[0]
+        shares = need(self.network, Aligner, "a picture of attention").align(target, source)[0]
         columns, rows = parts(self.view.source, source), parts(self.view.target, target)
         return draw_attention(shares[: len(rows), : len(columns)].tolist(), columns, rows)
 

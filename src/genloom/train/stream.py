@@ -65,7 +65,8 @@ class Order:
 class Alike:
     """An order whose batches are of rows of about the same length.
 
-    The rows of ``POOL`` batches are sorted by length and dealt out in batches, which come in keyed order.
+    The rows of ``POOL`` batches, or of one epoch where that is less, are sorted by length and dealt out in
+    batches, which come in keyed order.
     """
 
     def __init__(self, order: Order, lengths: Tensor, *parts: int | str) -> None:
@@ -73,7 +74,8 @@ class Alike:
 
     def __call__(self, draw: int, size: int) -> Tensor:
         """Return rows of batch number ``draw``, (size,) int64."""
-        pool, place = divmod(draw, POOL)
-        rows = self._order(pool, POOL * size)
-        number = int(torch.randperm(POOL, generator=generator("alike", *self._parts, pool))[place])
+        count = min(POOL, max(1, len(self._lengths) // size))
+        pool, place = divmod(draw, count)
+        rows = self._order(pool, count * size)
+        number = int(torch.randperm(count, generator=generator("alike", *self._parts, pool))[place])
         return rows[self._lengths[rows].argsort(stable=True)][number * size : (number + 1) * size]
