@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/pixelcnn_training.py
 	$(BIN)/python bench/pixelcnn_sampling.py
 	$(BIN)/python bench/unet.py
+	$(BIN)/python bench/transformers_gpt.py
 
 results: $(STAMP)
 	$(BIN)/genloom reproduce --quick

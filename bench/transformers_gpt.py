@@ -23,7 +23,7 @@ from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.families.seq_gpt import Config
 from genloom.nn.decoding import Choice, collect, no_prompts, stream
-from genloom.nn.llama import _fill, _Weights
+from genloom.nn.llama import Weights, fill
 from genloom.nn.sequences import SequenceModel
 from genloom.nn.transformer import CausalTransformer
 from genloom.train.state import State
@@ -65,7 +65,7 @@ def check_equal() -> None:
         network = CausalTransformer(KINDS + 1, KINDS, LENGTH, sizes, 0.0)
         ids = torch.arange(KINDS + 1)
         with torch.no_grad():
-            _fill(network, _Weights(Path(folder)), ids, ids[:KINDS])
+            fill(network, Weights(Path(folder)), ids, ids[:KINDS])
     x = torch.randint(KINDS, (2, LENGTH))
     with torch.no_grad():
         gap = (peer(x).logits[..., :KINDS] - network(x)).abs().max()

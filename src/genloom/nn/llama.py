@@ -102,7 +102,7 @@ def start_from(network: CausalTransformer, folder: Path) -> None:
     missing = network.embedding.num_embeddings - len(outputs)
     inputs = [*outputs, *[end if start is None else start] * missing]
     try:
-        _fill(network, _Weights(folder), torch.tensor(inputs), torch.tensor(outputs))
+        fill(network, Weights(folder), torch.tensor(inputs), torch.tensor(outputs))
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         why = " ".join(str(error).split())[:160]
         raise DataError(f"the weights in {folder} cannot be used: {why}") from error
@@ -116,7 +116,8 @@ def _ids(path: Path) -> list[int]:
 
 
 @torch.no_grad()
-def _fill(network: CausalTransformer, weights: "_Weights", inputs: Tensor, outputs: Tensor) -> None:
+def fill(network: CausalTransformer, weights: "Weights", inputs: Tensor, outputs: Tensor) -> None:
+    """Copy weights into a network whose symbols are these tokens, those that can come next among them."""
     assert network.head is not None
     width = network.sizes.width
     tied = "lm_head.weight" not in weights
@@ -129,7 +130,7 @@ def _fill(network: CausalTransformer, weights: "_Weights", inputs: Tensor, outpu
         _fill_block(block, weights, f"model.layers.{layer}.", network.sizes)
 
 
-def _fill_block(block: Block, weights: "_Weights", prefix: str, sizes: Sizes) -> None:
+def _fill_block(block: Block, weights: "Weights", prefix: str, sizes: Sizes) -> None:
     width, hidden, asked = sizes.width, sizes.hidden, sizes.heads * sizes.size
 
     def part(name: str, *shape: int) -> Tensor:
@@ -144,7 +145,7 @@ def _fill_block(block: Block, weights: "_Weights", prefix: str, sizes: Sizes) ->
     plain(block.gated.leave).weight.copy_(part("mlp.down_proj", width, hidden))
 
 
-class _Weights:
+class Weights:
     """The tensors of one file or of several, by name, read as they are asked for."""
 
     def __init__(self, folder: Path) -> None:
