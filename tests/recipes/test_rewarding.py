@@ -58,7 +58,10 @@ def test_the_command_tunes_and_goes_on(trained: genloom.Trained, capsys: pytest.
     with pytest.raises(SystemExit) as stopped:
         main([*words, "--beta", "0.3"])
     assert stopped.value.code == 2
-    assert "holds a run with another rewarded: choose another --out" in capsys.readouterr().err
+    assert (
+        "holds a run with another rewarded (beta 0.1, not 0.3): choose another --out"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("rewards", [[1.0], [1.0, float("nan")], [[1.0, 2.0], [1.0, 2.0]]])

@@ -33,7 +33,7 @@ from genloom.core.objective import (
 )
 from genloom.core.randomness import Noise, SampleNoise
 from genloom.core.sequences import Alphabet
-from genloom.nn.decoding import Choice, draw_items
+from genloom.nn.decoding import Greedy, draw_items
 from genloom.nn.dropout import Map, channel_dropout, identity
 from genloom.nn.gaussian_vae import (
     NormalPosterior,
@@ -198,7 +198,7 @@ class SequenceVAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
     def decode(self, z: Tensor, cond: Value | None = None) -> Value:
         """Return each code's text by its likeliest symbol each time."""
         noise = SampleNoise(0, torch.arange(len(z)))
-        return draw_items(self.spelling, noise, self.with_label(z, cond), Choice(temperature=0))
+        return draw_items(self.spelling, noise, self.with_label(z, cond), Greedy())
 
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:

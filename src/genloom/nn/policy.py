@@ -37,8 +37,7 @@ def policy_gradient(
     def draw(batch: Batch, noise: Noise, clock: Clock) -> None:  # noqa: ARG001
         cond = batch.get("cond")
         x = draw_items(model, noise, cond)
-        rewards = reward(x).float()
-        apart = model.log_density(x, cond) - prior.log_density(x, cond)
+        rewards, apart = weighed(model, prior, reward, x, cond)
         gain = rewards - beta * apart
         others = (gain.sum() - gain) / max(len(gain) - 1, 1)
         drawn.update(x=x, cond=cond)
@@ -52,6 +51,13 @@ def policy_gradient(
 
     phases = [Phase("draw", update=draw), Phase("policy", ("model",), loss)]
     return Objective({"model": Group(trained(model), optimiser)}, phases)
+
+
+def weighed(
+    model: SequenceModel, prior: SequenceModel, reward: Reward, x: Value, cond: Value | None
+) -> tuple[Tensor, Tensor]:
+    """Return the rewards of items and log model(x) - log prior(x), (B,) each."""
+    return reward(x).float(), model.log_density(x, cond) - prior.log_density(x, cond)
 
 
 def trained(model: SequenceModel) -> nn.Module:

@@ -240,10 +240,8 @@ def _prepare(
     }
     identity = json.loads(json.dumps(identity))
     if (out / "run.json").exists():
-        return _same(open_run(out), identity, resume)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists and is not a run directory: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+        return same_run(open_run(out), identity, resume)
+    make_folder(out)
     facts = {
         "format": FORMAT,
         "state": "running",
@@ -261,7 +259,23 @@ def _prepare(
     return run
 
 
-def _same(run: Run, identity: Mapping[str, Any], resume: str) -> Run:
+def make_folder(out: Path) -> None:
+    """Make the folder of a new run.
+
+    Raises:
+        RunError: it holds something else.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not a run directory: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def same_run(run: Run, identity: Mapping[str, Any], resume: str = "auto") -> Run:
+    """Return a run that is what is asked for.
+
+    Raises:
+        RunError: it differs in what decides it, or is not to be gone on with.
+    """
     if resume == "never":
         raise RunError(f"{run.folder} holds a run already: choose another --out, or --resume auto to go on")
     for name, value in identity.items():

@@ -8,17 +8,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloom.core.errors import ConfigError, DataError, RunError, Unsupported
+from genloom.core.errors import ConfigError, DataError, Unsupported
 from genloom.core.events import Value
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.characters import TextView, to_texts
 from genloom.modalities.patterns import compiled
 from genloom.nn.decoding import draw_items
-from genloom.nn.policy import Reward, policy_gradient
+from genloom.nn.policy import Reward, policy_gradient, weighed
 from genloom.nn.sequences import SequenceModel
 from genloom.recipes.evaluating import data_of
-from genloom.recipes.fitting import complete
+from genloom.recipes.fitting import complete, make_folder, same_run
 from genloom.recipes.runs import Run, open_run
 from genloom.recipes.stages import Job, run_stage
 from genloom.tasks import sampling
@@ -147,13 +147,8 @@ def _begun(run: Run, out: Path, tuning: Tuning) -> Run:
     }
     wanted = json.loads(json.dumps(wanted))
     if (out / "run.json").exists():
-        held = open_run(out)
-        if other := [name for name, value in wanted.items() if held.facts.get(name) != value]:
-            raise RunError(f"{out} holds a run with another {other[0]}: choose another --out")
-        return held
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists and is not a run directory: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
+        return same_run(open_run(out), wanted)
+    make_folder(out)
     gone = ("stages", "best", "weights_sha256")
     kept = {name: value for name, value in run.facts.items() if name not in gone}
     made = Run(out, {**kept, **wanted, "state": "running"})
@@ -170,10 +165,8 @@ def _gain(run: Run, prior: SequenceModel, reward: Reward, beta: float) -> Valida
     def score(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, SequenceModel)
         x = draw_items(model, SampleNoise(key(run.facts["seed"], "rewarded"), index), cond)
-        rewards = reward(x)
-        apart = model.log_density(x, cond) - prior.log_density(x, cond)
-        loss = beta * apart - rewards
-        found = {"reward": rewards, "divergence": apart, "loss": loss}
+        rewards, apart = weighed(model, prior, reward, x, cond)
+        found = {"reward": rewards, "divergence": apart, "loss": beta * apart - rewards}
         return {name: float(value.mean()) for name, value in found.items()}
 
     return score
