@@ -102,7 +102,7 @@ def test_evaluate(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     figures = genloom.evaluate(tmp_path / "run", limit=40)
     assert torch.equal(torch.get_rng_state(), before), "PyTorch's own generator is left alone"
-    assert {"frechet", "c2st", "nll", "copying"} <= set(figures)
+    assert {"frechet", "c2st", "nll", "copying", "rate"} <= set(figures)
     for figure in figures.values():
         assert figure.lo <= figure.value <= figure.hi
         assert len(figure.fingerprint.digest) == 12

@@ -11,12 +11,13 @@ from genloom.core.errors import Unsupported
 from genloom.core.events import Binary, Categorical, Leaf, Real
 from genloom.core.likelihood import Bound
 from genloom.core.randomness import generator
-from genloom.families import vae_hierarchical
+from genloom.families import vae_flow, vae_gaussian, vae_hierarchical
 from genloom.families.baseline_independent import Config as Independent
 from genloom.nn.gaussian_vae import NormalPosterior, StandardNormal, elbo_terms
 from genloom.nn.likelihoods import output_for
 from genloom.nn.vae import VAE
 from genloom.tasks.evidence import annealed_log_prob
+from genloom.tasks.latents import rates
 
 D, Z, SPREAD = 6, 3, 0.4
 EVENT = Leaf((D,), Real())
@@ -118,3 +119,33 @@ def test_models_without_a_code_are_refused() -> None:
     model = Independent().build(EVENT, None)
     with pytest.raises(Unsupported, match="LatentVariable"):
         annealed_log_prob(model, items(2))
+
+
+def test_the_rate_is_the_divergence_of_the_posterior_from_the_prior() -> None:
+    x, model, many = items(4), make(1), 20_000
+    mean, variance = (x - SHIFT) @ SLOPE.T / SPREAD**2 @ POSTERIOR + 0.1, OFF**2 * POSTERIOR.diagonal()
+    expected = 0.5 * (mean.square() + variance - 1 - variance.log()).sum(1)
+    nats = rates(model, x.repeat_interleave(many, 0)).view(4, many)
+    error = nats.std(1) / many**0.5
+    assert bool(((nats.mean(1) - expected).abs() < 5 * error).all())
+
+
+@pytest.mark.parametrize("name", ["gaussian", "ladder", "flow"])
+def test_what_is_inferred_makes_up_the_bound(name: str) -> None:
+    event, torch_seed = Leaf((4,), Binary()), 0
+    torch.manual_seed(torch_seed)
+    config = {
+        "gaussian": vae_gaussian.Config(importance_samples=1),  # type: ignore[call-arg]
+        "ladder": vae_hierarchical.Config(
+            layers=(2,),
+            widths=(6,),
+            codes=(1,),
+            importance_samples=1,  # type: ignore[call-arg]
+        ),
+        "flow": vae_flow.Config(importance_samples=1),  # type: ignore[call-arg]
+    }[name]
+    model = lively(config.build(event, None), 0.3)
+    x = bits(4)
+    z, log_q = model.infer(x, noise(16))  # type: ignore[operator]
+    bound = model.log_likelihood(x, z) + model.log_prior(z) - log_q  # type: ignore[operator]
+    torch.testing.assert_close(bound, model.log_prob(x, noise=noise(16)).value)  # type: ignore[operator]

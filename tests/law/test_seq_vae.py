@@ -111,3 +111,13 @@ def test_the_code_is_used() -> None:
         back = model.decode(model.encode(first))
     assert isinstance(back, Padded)
     assert torch.equal(back.values, first.values)
+
+
+@torch.no_grad()
+def test_what_is_inferred_makes_up_the_bound() -> None:
+    x, model = everything(VARYING), make(importance_samples=1)
+    assert isinstance(x, Padded)
+    rows = torch.arange(len(x.lengths))
+    z, log_q = model.infer(x, SampleNoise(0, rows))
+    bound = model.log_likelihood(x, z) + model.log_prior(z) - log_q
+    torch.testing.assert_close(bound, model.log_prob(x, noise=SampleNoise(0, rows)).value)

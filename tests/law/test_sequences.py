@@ -228,3 +228,18 @@ def test_what_they_do_not_take() -> None:
             registry.load(name).config().build(Leaf((4,), Binary()), None)
     with pytest.raises(DataError, match="with their lengths"):
         probabilities(make("rnn", VARYING), torch.zeros(2, 4, dtype=torch.int64))
+
+
+@torch.no_grad()
+def test_a_blind_network_sees_the_class_and_the_place_alone() -> None:
+    models = [
+        registry.load("seq.lstm").config(symbol_dropout=share).build(VARYING, LABEL).eval()
+        for share in (0.5, 1.0)
+    ]
+    for model in models:
+        assert isinstance(model, SequenceModel)
+        starts = model.alphabet.starts(torch.arange(3), 3)[:, None]
+        first, other = (torch.cat((starts, torch.full((3, 4), symbol)), 1) for symbol in (0, 2))
+        found = model.network(first)
+        assert torch.equal(found, model.network(other)) == (model is models[1])
+        assert not torch.equal(found[0], found[1])

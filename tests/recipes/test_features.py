@@ -9,6 +9,7 @@ from genloom.core.errors import DataError
 from genloom.modalities.base import Dataset
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes import features
+from genloom.recipes.evaluating import class_accuracy_figure
 from genloom.recipes.features import export, features_for
 
 
@@ -105,3 +106,17 @@ def test_nothing_is_exported_without_a_classifier(tmp_path: Path) -> None:
     features_for(data)
     export(data, tmp_path)
     assert not (tmp_path / "features.safetensors").exists()
+
+
+def test_samples_are_of_the_class_they_were_drawn_for() -> None:
+    data = digits()
+    found = features_for(data)
+    assert data.valid.labels is not None
+    figure, turned = (
+        class_accuracy_figure(data.valid.items, labels, data, found)
+        for labels in (data.valid.labels, (data.valid.labels + 1) % 10)
+    )
+    assert figure.value == pytest.approx(found.accuracy)
+    assert figure.note == f"{found.accuracy:.1%} of real items"
+    assert turned.hi < figure.lo
+    assert turned.value <= 1 - figure.value

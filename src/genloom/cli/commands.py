@@ -375,7 +375,7 @@ def evaluate_command(
     for name, figure in figures.items():
         span = f"{figure.lo:.4g} – {figure.hi:.4g}"
         scored = name in ("nll", "bits_per_dim", "bits_per_byte", "perplexity")
-        kind = figure.kind.replace("lower_bound", "bound") if scored else ""
+        kind = figure.kind.replace("lower_bound", "bound") if scored else figure.note
         shown = f"{'≤ ' if kind == 'bound' else ''}{figure.value:.4g}"
         kind = f"{kind}, given {figure.given}" if figure.given else kind
         table.add_row(name, shown, span, str(figure.n), kind, figure.fingerprint.digest)

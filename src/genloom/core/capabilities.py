@@ -105,6 +105,10 @@ class LatentVariable(ABC):
     def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
         """Return log p(x | z, cond), (B,) nats, differentiable in z."""
 
+    @abstractmethod
+    def infer(self, x: Value, noise: Noise, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        """Draw a code (B, Z) from q(z | x, cond) for each item, and return it with log q, (B,) nats."""
+
 
 class Invertible(Latent):
     """A bijection between items and codes of the same size, with its volume change."""

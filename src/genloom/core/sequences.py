@@ -36,6 +36,10 @@ class Alphabet:
         """The start of a sequence of no class."""
         return self.inputs - 1
 
+    def hide(self, symbols: Tensor) -> Tensor:
+        """Return symbols (B, T) of which only starts can still be seen."""
+        return symbols.masked_fill(symbols < self.outputs, self.nameless)
+
     def starts(self, cond: Value | None, rows: int) -> Tensor:
         """Return the starts (B,) of sequences of these classes, the number of classes standing for none."""
         if cond is None or not self.classes:

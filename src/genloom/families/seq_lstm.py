@@ -16,7 +16,7 @@ from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.sequences import Alphabet
-from genloom.nn.dropout import Map
+from genloom.nn.dropout import Map, identity
 from genloom.nn.recurrent import Cell, RecurrentNetwork, States, recurrent_layers, run_layers
 from genloom.nn.sequences import (
     SHORT,
@@ -34,6 +34,9 @@ class Config(card.Config):
     layers: int = Field(2, gt=0, description="one above the other")
     embedding: int = Field(64, gt=0, description="values that stand for a symbol")
     dropout: float = Field(0.2, ge=0, lt=1, description="of channels between layers, the same at all places")
+    symbol_dropout: float = Field(
+        0, ge=0, le=1, description="share of symbols that it does not see in training; 1: ever"
+    )
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which decays as a cosine")
     weight_decay: float = Field(0.01, ge=0, description="times the rate")
@@ -46,7 +49,8 @@ class Config(card.Config):
 
     def build(self, event: Event, cond: Event | None) -> SequenceModel:
         def network(alphabet: Alphabet, longest: int) -> Network:  # noqa: ARG001
-            return Network(alphabet, self.cell, self.embedding, self.units, self.layers, self.dropout)
+            blind = self.symbol_dropout == 1
+            return Network(alphabet, self.cell, self.embedding, self.units, self.layers, self.dropout, blind)
 
         return sequence_model("seq.lstm", event, cond, network)
 
@@ -55,7 +59,10 @@ class Config(card.Config):
         moved = Optimiser(
             self.lr, "adamw", weight_decay=self.weight_decay, schedule="cosine", warmup=0.02, clip=1.0
         )
-        objective = maximum_likelihood(model, {"network": (model.network, moved)}, self.label_dropout)
+        optimisers = {"network": (model.network, moved)}
+        objective = maximum_likelihood(
+            model, optimisers, self.label_dropout, symbol_dropout=self.symbol_dropout
+        )
         return [Stage("fit", objective, self.batch_size)]
 
 
@@ -66,16 +73,23 @@ class Network(RecurrentNetwork):
     """
 
     def __init__(
-        self, alphabet: Alphabet, cell: Cell, embedding: int, units: int, layers: int, dropout: float
+        self,
+        alphabet: Alphabet,
+        cell: Cell,
+        embedding: int,
+        units: int,
+        layers: int,
+        dropout: float,
+        blind: bool,
     ) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.seen = dropout, alphabet.hide if blind else identity
         self.embedding = nn.Embedding(alphabet.inputs, embedding)
         self.layers = recurrent_layers(cell, embedding, units, layers)
         self.head = nn.Linear(units, alphabet.outputs)
 
     def read(self, symbols: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
-        x, left = run_layers(self.layers, drop(self.embedding(symbols)), states, drop)
+        x, left = run_layers(self.layers, drop(self.embedding(self.seen(symbols))), states, drop)
         return self.head(x), left
 
 

@@ -120,7 +120,7 @@ class Decoder(RecurrentNetwork):
         blind: bool,
     ) -> None:
         super().__init__()
-        self.dropout, self.blind, self.nameless = dropout, blind, alphabet.nameless
+        self.dropout, self.seen = dropout, alphabet.hide if blind else identity
         self.embedding = nn.Embedding(alphabet.inputs, embedding)
         self.start = nn.Linear(features, units)
         self.layers = recurrent_layers("lstm", embedding + features, units, 1)
@@ -134,7 +134,7 @@ class Decoder(RecurrentNetwork):
 
     def read(self, symbols: Tensor, states: States, drop: Map) -> tuple[Tensor, States]:
         source, *states = states
-        seen = self.embedding(torch.full_like(symbols, self.nameless) if self.blind else symbols)
+        seen = self.embedding(self.seen(symbols))
         features = source[0].to(seen).expand(-1, symbols.shape[1], -1)
         x, left = run_layers(self.layers, torch.cat((drop(seen), features), -1), states, drop)
         return self.head(x), [source, *left]
@@ -184,6 +184,9 @@ class SequenceVAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
 
     def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
         return self.spelling.log_density(x, self.with_label(z, cond))
+
+    def infer(self, x: Value, noise: Noise, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        return next(self.posterior.draws(self.inputs(x, cond, identity), noise, 1))
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return the importance-weighted lower bound with K samples."""

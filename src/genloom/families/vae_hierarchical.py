@@ -217,6 +217,11 @@ class Model(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
     def log_likelihood(self, x: Value, z: Tensor, cond: Value | None = None) -> Tensor:
         return self.score(x, self._read(z, cond))
 
+    def infer(self, x: Value, noise: Noise, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        codes = next(self.inferred(tensor(x), cond, noise, 1)).codes
+        nats = [normal_log_prob(code.u, code.mean, code.log_std) for code in codes]
+        return torch.cat([code.u for code in codes], 1), torch.stack(nats).sum(0)
+
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return the importance-weighted lower bound with K samples."""
         x = tensor(x)

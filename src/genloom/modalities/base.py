@@ -33,7 +33,10 @@ class View(ABC):
         """Return a deterministic and compact code of the items, of a whole split or of a batch."""
 
     def stretch(self, encoded: Value) -> Value:
-        """Return what ``perturb`` gets in training instead of a whole split's code, as many rows."""
+        """Return what ``perturb`` gets in training instead of a whole split's code.
+
+        As many rows, unless nothing is given.
+        """
         return encoded
 
     @abstractmethod
@@ -139,6 +142,10 @@ class Split:
     def some(self, n: int) -> "Split":
         """Return at most n of the items, spread over the whole split in an order fixed by its size alone."""
         return self.take(torch.randperm(len(self), generator=generator("some", len(self)))[:n])
+
+    def at_most(self, n: int) -> "Split":
+        """Return the split as it is, or ``some`` of its items where it has more than n."""
+        return self if len(self) <= n else self.some(n)
 
 
 @dataclass(frozen=True)

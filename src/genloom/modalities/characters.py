@@ -116,11 +116,8 @@ def run_counts(items: Tensor) -> Tensor:
 
 
 def neighbours(blocks: Tensor) -> Tensor:
-    """Return each block (n, L) with the one after it, (n, 2 L); the last with the one before."""
-    if len(blocks) < 2:
-        return blocks
-    first = torch.arange(len(blocks)).clamp_max(len(blocks) - 2)
-    return torch.cat((blocks[first], blocks[first + 1]), 1)
+    """Return each block (n, L) but the last with the one after it, (n - 1, 2 L), in the same memory."""
+    return blocks if len(blocks) < 2 else blocks.flatten().unfold(0, 2 * blocks.shape[1], blocks.shape[1])
 
 
 def cut_anew(rows: Tensor, longest: int, noise: Noise) -> Tensor:
@@ -163,11 +160,15 @@ class CharacterView(TextView):
         self.event: Event = Leaf(shape, Categorical(len(alphabet) + 1))
 
     def encode(self, items: Tensor) -> Value:
+        return (
+            items if self._form == "blocks" else Padded(self._places(items).to(torch.int32), lengths(items))
+        )
+
+    def _places(self, items: Tensor) -> Tensor:
         """Return the places of characters in the alphabet, one past its end for an unknown one."""
         place = torch.searchsorted(self._known, items.contiguous()).clamp_max(len(self._known) - 1)
         place = torch.where(self._known[place] == items, place, len(self._known))
-        codes = torch.where(items == 0, 0, place).to(torch.int32)
-        return codes if self._form == "blocks" else Padded(codes, lengths(items))
+        return torch.where(items == 0, 0, place)
 
     def stretch(self, encoded: Value) -> Value:
         return encoded if isinstance(encoded, Padded) else neighbours(tensor(encoded))
@@ -175,7 +176,7 @@ class CharacterView(TextView):
     def perturb(self, encoded: Value, noise: Noise) -> Value:
         if isinstance(encoded, Padded):
             return Padded(encoded.values.long(), encoded.lengths)
-        return cut_anew(tensor(encoded), self._longest, noise).long()
+        return self._places(cut_anew(tensor(encoded), self._longest, noise))
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:
         values = x.values if isinstance(x, Padded) else x

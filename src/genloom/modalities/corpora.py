@@ -2,17 +2,19 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from genloom.core.errors import DataError
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Form, Reading, Split
 from genloom.modalities.characters import to_items
+from genloom.modalities.mapped import SMALL, code_points
 
 LEAST_LINES = 20
 """A file with fewer lines is one long text."""
@@ -58,10 +60,10 @@ def draw_sums(count: int, seed: int) -> Reading:
 
 def read_official(folder: Path, official: Official, block: int) -> Reading:
     """Read a named set with its own split."""
-    text = read_file(folder / official.file)
+    path = folder / official.file
     if official.form == "blocks":
-        return _blocks(text, block, official.valid, official.test, official.file)
-    lines = _lines(text)
+        return _blocks(code_points(path), block, official.valid, official.test, official.file)
+    lines = _lines(read_file(path))
     if official.shuffled is not None:
         random.Random(official.shuffled).shuffle(lines)
     first, second = (int((1 - s) * len(lines)) for s in (official.test + official.valid, official.test))
@@ -97,15 +99,20 @@ def read_corpus(path: Path, form: Form | Literal["auto"], block: int, valid: flo
     """
     if form == "documents":
         raise DataError(f"{path} is one text: documents are the files of a folder, or records of a file")
+    if form == "blocks" or (form == "auto" and is_one(path)):
+        return _blocks(code_points(path), block, valid, test, path.name)
     text = read_file(path)
-    lines = text.rstrip("\n").split("\n")
-    whole = len(lines) <= LEAST_LINES or not all(line.strip() for line in lines)
-    if form == "blocks" or (form == "auto" and whole):
-        return _blocks(text, block, valid, test, path.name)
     kept = _lines(text)
-    dropped = len(lines) - len(kept)
+    dropped = text.rstrip("\n").count("\n") + 1 - len(kept)
     notes = (f"left out {dropped:,} blank lines",) if dropped else ()
     return Reading({"all": Split(to_items(kept))}, path.name, text="lines", notes=notes)
+
+
+def is_one(path: Path) -> bool:
+    """Tell whether a file is one long text: it has few lines, or blank ones in its first ``SMALL`` bytes."""
+    with path.open("rb") as file:
+        lines = file.read(SMALL).rstrip(b"\n").split(b"\n")
+    return len(lines) <= LEAST_LINES or not all(line.strip() for line in lines)
 
 
 def read_file(path: Path) -> str:
@@ -129,21 +136,17 @@ def _lines(text: str) -> list[str]:
     return [line for line in text.split("\n") if line.strip()]
 
 
-def _blocks(text: str, block: int, valid: float, test: float, name: str) -> Reading:
-    """Cut a text into consecutive blocks: training first, then validation, then test."""
-    second = int((1 - test) * len(text))
-    first = second - int(valid * len(text))
-    parts = {"train": text[:first], "valid": text[first:second], "test": text[second:]}
+def _blocks(codes: Tensor, block: int, valid: float, test: float, name: str) -> Reading:
+    """Cut the code points of a text (n,) into consecutive blocks: training, then validation, then test."""
+    second = int((1 - test) * len(codes))
+    first = second - int(valid * len(codes))
+    parts = {"train": codes[:first], "valid": codes[first:second], "test": codes[second:]}
     if short := [n for n, part in parts.items() if len(part) < block]:
         raise DataError(
-            f"{name} has {len(text):,} characters, too few for a {short[0]} split of blocks of {block}: "
+            f"{name} has {len(codes):,} characters, too few for a {short[0]} split of blocks of {block}: "
             "give a longer text or a smaller --data.block"
         )
     left = sum(len(part) % block for part in parts.values())
     notes = (f"left out {left:,} characters at the ends of splits that fill no block",) if left else ()
-    cut = {n: Split(to_items(_cut(part, block))) for n, part in parts.items()}
+    cut = {n: Split(part[: len(part) // block * block].view(-1, block)) for n, part in parts.items()}
     return Reading(cut, name, text="blocks", notes=notes)
-
-
-def _cut(text: str, block: int) -> Sequence[str]:
-    return [text[i : i + block] for i in range(0, len(text) - block + 1, block)]

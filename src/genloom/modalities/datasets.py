@@ -15,6 +15,7 @@ from genloom.modalities import splits
 from genloom.modalities.angles import Angles, Unit, in_one_turn
 from genloom.modalities.base import Dataset, Form, Modality, Reading, Split
 from genloom.modalities.binaries import Binaries
+from genloom.modalities.captions import read_captions
 from genloom.modalities.corpora import TEXTS, draw_sums, is_prose, read_corpus, read_official
 from genloom.modalities.homes import REMOTES, TABLES, locate
 from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_draw
@@ -161,6 +162,8 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return source, read_text(files, options.label or layout.label, layout.columns)
     if source in TEXTS:
         return source, read_official(locate(source), TEXTS[source], options.block)
+    if source == "captions":
+        return source, read_captions(locate(source))
     if source in PARALLEL:
         return source, read_parallel(locate(source), PARALLEL[source], options.given_columns)
     if source in REMOTES:
@@ -253,7 +256,11 @@ def _build_pairs(name: str, reading: Reading, sides: tuple[str, str], options: D
 def _equally_long(parts: Mapping[str, Split]) -> dict[str, Split]:
     """Return texts in as much room as the longest needs."""
     longest = max(part.items.shape[-1] for part in parts.values())
-    return {n: Split(pad(p.items, (0, longest - p.items.shape[-1])), p.labels) for n, p in parts.items()}
+    return {n: p if p.items.shape[-1] == longest else _longer(p, longest) for n, p in parts.items()}
+
+
+def _longer(part: Split, longest: int) -> Split:
+    return Split(pad(part.items, (0, longest - part.items.shape[-1])), part.labels)
 
 
 def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) -> Dataset:

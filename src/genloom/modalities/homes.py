@@ -161,6 +161,9 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
         for name, files in _BINARY_SETS.items()
     },
     "multi30k": tuple(Remote(name, _MULTI30K + name, size, digest) for name, size, digest in _SENTENCES),
+    "captions": tuple(
+        Remote(name, _MULTI30K + name, size, digest) for name, size, digest in _SENTENCES if ".en." in name
+    ),
     "names": (
         Remote(
             "names.txt",
@@ -222,6 +225,9 @@ REMOTES: Mapping[str, tuple[Remote, ...]] = {
 }
 """The files of each name; none where there is no public home."""
 
+FOLDERS = {**{name: table.folder for name, table in TABLES.items()}, "captions": "multi30k"}
+"""Folders with files of several sets, by the names of these."""
+
 
 def cache() -> Path:
     """Return the folder that downloads are kept in."""
@@ -236,10 +242,10 @@ def locate(name: str) -> Path:
     """
     given = os.environ.get("GENLOOM_DATA")
     home, remotes = cache() / name, REMOTES[name]
-    folder = TABLES[name].folder if name in TABLES else name
+    folder = FOLDERS.get(name, name)
     places = [Path(given, folder), home] if given else [home]
     if found := [
-        place for place in places if _holds(place, remotes, exactly=name in TABLES or place == home)
+        place for place in places if _holds(place, remotes, exactly=name in FOLDERS or place == home)
     ]:
         return found[0]
     looked = f"{name} is not in {' nor in '.join(map(str, places))}"
@@ -291,14 +297,14 @@ def _download(remote: Remote, part: Path) -> str:
             file.write(chunk)
             digest.update(chunk)
             done += len(chunk)
-            _progress(remote, done)
+            show_progress(remote.name, done, remote.size)
     return digest.hexdigest()
 
 
-def _progress(remote: Remote, done: int) -> None:
-    """Show the share that has come on a terminal."""
+def show_progress(name: str, done: int, size: int) -> None:
+    """Show on a terminal what share of a file's bytes is done."""
     if sys.stderr.isatty():
-        end = "\n" if done >= remote.size else ""
-        share = min(done / remote.size, 1.0)
-        sys.stderr.write(f"\r{remote.name}  {share:4.0%} of {remote.size / 1e6:.1f} MB{end}")
+        end = "\n" if done >= size else ""
+        share = min(done / size, 1.0)
+        sys.stderr.write(f"\r{name}  {share:4.0%} of {size / 1e6:.1f} MB{end}")
         sys.stderr.flush()

@@ -41,7 +41,7 @@ def read_parallel(folder: Path, corpus: Corpus, given: Sequence[str]) -> Reading
     """
     sides = sides_of(corpus.sides, given, folder.name)
     parts = {
-        split: Split(to_pairs(*([*_lines(folder / f"{stem}.{side}.gz", corpus.lower)] for side in sides)))
+        split: Split(to_pairs(*([*lines_of(folder / f"{stem}.{side}.gz", corpus.lower)] for side in sides)))
         for split, stem in corpus.files.items()
     }
     return Reading(parts, f"{folder.name} {sides[0]}-{sides[1]}", sides=sides, lower=corpus.lower)
@@ -84,7 +84,8 @@ def sides_of(sides: tuple[str, str], given: Sequence[str], name: str) -> tuple[s
     return (given[0], sides[1 - sides.index(given[0])])
 
 
-def _lines(path: Path, lower: bool) -> list[str]:
+def lines_of(path: Path, lower: bool) -> list[str]:
+    """Return the lines of a compressed text, in small letters if so told."""
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
         text = file.read(LIMIT + 1)
     if len(text) > LIMIT:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from genloom.core.errors import ConfigError, DataError
-from genloom.modalities.base import Form, Modality, View
+from genloom.modalities.base import Form, Modality, Split, View
 from genloom.modalities.characters import (
     CharacterView,
     byte_counts,
@@ -22,6 +22,12 @@ from genloom.modalities.characters import (
 )
 from genloom.modalities.drawing import page
 from genloom.modalities.tokens import ByteView, PairView, learn_pairs, read_tokenizer
+
+ROWS = 2**14
+"""Items whose characters are collected at a time."""
+
+LEARNT_FROM = 2**17
+"""Items that a byte-pair encoding is learnt from at most."""
 
 
 class Texts(Modality):
@@ -57,10 +63,11 @@ class Texts(Modality):
         """
         if tokenizer is not None and vocabulary is not None:
             raise ConfigError("a tokenizer has its vocabulary: leave --data.vocabulary out")
-        alphabet = "".join(map(chr, train.unique().tolist())).replace("\0", "")
+        held = torch.cat([part.unique() for part in train.split(ROWS)]).unique()
+        alphabet = "".join(map(chr, held.tolist())).replace("\0", "")
         pairs = None if tokenizer is None else read_tokenizer(Path(tokenizer).expanduser())
         if vocabulary is not None:
-            pairs = learn_pairs(to_texts(train), vocabulary)
+            pairs = learn_pairs(to_texts(Split(train).at_most(LEARNT_FROM).items), vocabulary)
         return cls(alphabet, longest, form, pairs)
 
     def views(self) -> tuple[View, ...]:

@@ -85,15 +85,15 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
             noise: of dropout, while training.
             label_smoothing: share of each symbol's place that all symbols get alike, while training (Szegedy
                 et al. 2016, arXiv:1512.00567, section 7).
-            symbol_dropout: share of the symbols before that are not seen, while training, the start of a
-                sequence without a class in their place (Bowman et al. 2016, arXiv:1511.06349, section 3.1).
+            symbol_dropout: share of the symbols before that are not seen, while training (Bowman et al. 2016,
+                arXiv:1511.06349, section 3.1).
         """
         targets, present = self.targets(x)
         starts = self.alphabet.starts(cond, len(targets))
         symbols = torch.cat((starts[:, None], targets[:, :-1]), 1)
         if noise is not None and symbol_dropout > 0:
             hidden = noise.uniform(symbols.shape[1]) < symbol_dropout
-            symbols = symbols.masked_fill(hidden, self.alphabet.nameless)
+            symbols = torch.where(hidden, self.alphabet.hide(symbols), symbols)
         logits = wide(self.network(symbols, noise, brief(cond))).flatten(0, 1)
         loss = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=label_smoothing)
         return -(loss.view_as(targets) * present).sum(1)
@@ -213,6 +213,7 @@ def maximum_likelihood(
     optimisers: Mapping[str, tuple[nn.Module, Optimiser]],
     label_dropout: float = 0.0,
     label_smoothing: float = 0.0,
+    symbol_dropout: float = 0.0,
 ) -> Objective:
     """Return maximum likelihood, a share of the labels hidden, with averaged weights.
 
@@ -222,13 +223,14 @@ def maximum_likelihood(
         optimisers: parts of the network and how they move, by name.
         label_dropout: share of labels that are hidden.
         label_smoothing: share of each symbol's place that all symbols get alike.
+        symbol_dropout: share of the symbols before that are not seen.
     """
 
     def loss(batch: Batch, noise: Noise, clock: Clock) -> Loss:  # noqa: ARG001
         cond, classes = batch.get("cond"), model.alphabet.classes
         if cond is not None and classes:
             cond = hide_labels(tensor(cond), classes, label_dropout, noise)
-        nats = -model.log_density(batch["x"], cond, noise, label_smoothing)
+        nats = -model.log_density(batch["x"], cond, noise, label_smoothing, symbol_dropout)
         return Loss({"nll": nats.mean() / model.longest})
 
     groups = {name: Group(*moved) for name, moved in optimisers.items()}

@@ -114,6 +114,9 @@ class VAE(nn.Module, Sampler, Likelihood, Latent, LatentVariable):
         nats: Tensor = self.output(self._decoded(z, cond), items(x, self.shape))
         return nats.to(z.dtype)
 
+    def infer(self, x: Value, noise: Noise, cond: Value | None = None) -> tuple[Tensor, Tensor]:
+        return next(self.posterior.draws(self.inputs(tensor(x), cond), noise, 1))
+
     def log_joint(self, x: Tensor, z: Tensor, cond: Value | None) -> Tensor:
         """Return log p(x, z | cond), (B,) nats."""
         return self.log_likelihood(x, z, cond) + self.log_prior(z, cond)

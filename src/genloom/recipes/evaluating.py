@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Invertible, Latent, Likelihood, Sampler
+from genloom.core.capabilities import Invertible, Latent, LatentVariable, Likelihood, Sampler
 from genloom.core.errors import DataError
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
@@ -43,6 +43,9 @@ SCORED_ITEMS = 512
 
 MOST_BITS = 1000.0
 """A word, beyond which a perplexity would be no number."""
+
+COMPARED_ITEMS = 100_000
+"""Training items, and test items, at most that samples are compared with to find copies."""
 
 MAX_CLASSES = 20
 """Up to this many classes, p(x) of a conditional model is computed by summing over them."""
@@ -129,6 +132,8 @@ def evaluate_run(
     if isinstance(model, Latent) and not isinstance(model, Invertible):
         figures["reconstruction"] = reconstruction_figure(model, run, dataset, held_out(dataset, limit))
         figures |= probe_figure(model, run, dataset, held_out(dataset, limit))
+    if isinstance(model, LatentVariable):
+        figures["rate"] = rate_figure(model, run, dataset, held_out(dataset, limit))
     return Evaluation(figures, flagged)
 
 
@@ -180,6 +185,8 @@ def evaluate(
     items = run.sample(model, len(test), seed=1, cond=given)
     seconds = (time.perf_counter() - began) / len(test) * 1000
     figures = sample_figures(items, dataset, features, test)
+    if labels is not None and features.probs is not None:
+        figures["class_accuracy"] = class_accuracy_figure(items, labels, dataset, features)
     if isinstance(model, Likelihood):
         figures |= likelihood(model, run, dataset, scored)
     copies = copies_among(items, dataset)
@@ -217,6 +224,22 @@ def sample_figures(
     if features.probs is not None:
         found["inception"] = _inception(features.probs(items), features, about["data"], seed)
     return found
+
+
+def class_accuracy_figure(items: Tensor, labels: Tensor, dataset: Dataset, features: Features) -> Figure:
+    """Return how often a classifier of real items names the class that a sample was drawn for.
+
+    Its note has how often it names that of a real validation item.
+    """
+    assert features.probs is not None
+    n = len(items)
+    share = float((features.probs(items).argmax(1) == labels).double().mean())
+    lo, hi = wilson(share, n)
+    mark = Fingerprint(
+        f"class_accuracy(n={n})", 1, features.name, features.preprocessing, dataset.fingerprint
+    )
+    note = "" if features.accuracy is None else f"{features.accuracy:.1%} of real items"
+    return Figure("class_accuracy", share, min(lo, share), max(hi, share), n, mark, note=note)
 
 
 def _inception(probs: Tensor, features: Features, data: str, seed: int) -> Figure:
@@ -294,11 +317,21 @@ def reconstructed(model: nn.Module, run: Run, split: Split) -> tuple[Tensor, Ten
 def reconstruction_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> Figure:
     """Return the mean squared error of reconstructed test items, with a bootstrap interval."""
     errors = reconstructed(model, run, test)[1]
-    value, n = float(errors.mean()), len(errors)
-    lo, hi = bootstrap(lambda index: float(errors[index].mean()), n, seed=0)
-    data = f"{dataset.fingerprint}:test[{n}]"
-    mark = Fingerprint("mean_squared_error", 1, "raw", dataset.modality.name, data)
-    return Figure("reconstruction", value, min(lo, value), max(hi, value), n, mark)
+    return _mean_figure("reconstruction", "mean_squared_error", "raw", errors, dataset)
+
+
+def rate_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> Figure:
+    """Return what a code says of a test item, in nats, with a bootstrap interval."""
+    nats = latents.rates(model, seen(run, test.items), run.conditions(test))
+    return _mean_figure("rate", "rate", "codes", nats, dataset)
+
+
+def _mean_figure(name: str, metric: str, features: str, values: Tensor, dataset: Dataset) -> Figure:
+    """Return the mean of a number of each test item (n,), with a bootstrap interval."""
+    value, n = float(values.mean()), len(values)
+    lo, hi = bootstrap(lambda index: float(values[index].mean()), n, seed=0)
+    mark = Fingerprint(metric, 1, features, dataset.modality.name, f"{dataset.fingerprint}:test[{n}]")
+    return Figure(name, value, min(lo, value), max(hi, value), n, mark)
 
 
 def probe_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> dict[str, Figure]:
@@ -319,8 +352,8 @@ def probe_figure(model: nn.Module, run: Run, dataset: Dataset, test: Split) -> d
 def copies_among(items: Tensor, dataset: Dataset, seed: int = 0) -> CopyReport:
     """Check samples for copies of training items, calibrated on held-out ones."""
     raw = dataset.modality.features
-    train = raw(as_seen(dataset, dataset.train, seed)).flatten(1).double()
-    unseen = raw(dataset.test.items).flatten(1).double()
+    train = raw(as_seen(dataset, dataset.train.at_most(COMPARED_ITEMS), seed)).flatten(1).double()
+    unseen = raw(dataset.test.at_most(COMPARED_ITEMS).items).flatten(1).double()
     return copying(raw(items).flatten(1).double(), train, unseen, seed=seed)
 
 
@@ -340,5 +373,7 @@ def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
 def reference_items(dataset: Dataset, limit: int = MAX_ITEMS) -> Mapping[str, Tensor]:
     """Return the items of the reference rows: real data that no model saw, and copies of training items."""
     n = len(held_out(dataset, limit))
-    train = as_seen(dataset, dataset.train, 2)
-    return {"real": dataset.valid.some(n).items, "copies": Split(train).some(n).items}
+    return {
+        "real": dataset.valid.some(n).items,
+        "copies": as_seen(dataset, dataset.train.some(n), 2),
+    }

@@ -22,6 +22,7 @@ from genloom.train.loop import bf16_pays
 
 RECIPE = 3
 COMPONENTS = 64
+LEARNT_FROM = 2**17
 STEPS = {"small": 800, "large": 1500}
 BATCH = 128
 
@@ -128,7 +129,7 @@ def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
 
 def _scaling(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Return shift and scale that give images one overall scale and columns one each."""
-    raw = dataset.modality.features(dataset.train.items)
+    raw = dataset.modality.features(dataset.train.at_most(LEARNT_FROM).items)
     if dataset.train.items.dim() == 4:
         return raw.mean(), raw.std().clamp_min(1e-6)
     return raw.mean(0), raw.std(0).clamp_min(1e-6)
@@ -199,7 +200,7 @@ def _pca_features(dataset: Dataset) -> Features:
     def prepare(items: Tensor) -> Tensor:
         return ((dataset.modality.features(items) - shift) / scale).double().flatten(1)
 
-    train = prepare(dataset.train.items)
+    train = prepare(dataset.train.at_most(LEARNT_FROM).items)
     centre = train.mean(0)
     components = torch.linalg.eigh((train - centre).T @ (train - centre)).eigenvectors.flip(1)[:, :COMPONENTS]
     return Features(

@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Latent, need
+from genloom.core.capabilities import Latent, LatentVariable, need
 from genloom.core.events import Value, rows, stack, take
+from genloom.core.randomness import SampleNoise
 
 BATCH = 256
 """Rows computed together."""
@@ -45,6 +46,28 @@ def decode(model: nn.Module, z: Tensor, cond: Value | None = None) -> Value:
     model.eval()
     parts = [slice(start, start + BATCH) for start in range(0, len(z), BATCH)]
     return stack([coder.decode(z[p], None if cond is None else take(cond, p)) for p in parts])
+
+
+@torch.no_grad()
+def rates(model: nn.Module, x: Value, cond: Value | None = None, *, seed: int = 0) -> Tensor:
+    """Estimate KL(q(z|x) || p(z)) by a draw for each item, (n,) nats: what its code says of it.
+
+    Raises:
+        Unsupported: the model explains items by no random code.
+
+    Source: Alemi et al. 2018, arXiv:1711.00464, equation 3.
+    """
+    coder = need(model, LatentVariable, "rates")
+    model.eval()
+    parts = []
+    for start in range(0, rows(x), BATCH):
+        piece = slice(start, start + BATCH)
+        given = None if cond is None else take(cond, piece)
+        items = take(x, piece)
+        noise = SampleNoise(seed, torch.arange(start, start + rows(items)))
+        z, log_q = coder.infer(items, noise, given)
+        parts.append((log_q - coder.log_prior(z, given)).double())
+    return torch.cat(parts)
 
 
 def reconstruct(model: nn.Module, x: Value, cond: Value | None = None) -> Value:

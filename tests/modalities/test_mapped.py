@@ -1,0 +1,110 @@
+"""Long texts: the same code points from memory and from a mapped file, and nothing else held in memory."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from genloom.core.errors import DataError
+from genloom.modalities import mapped
+from genloom.modalities.characters import cut_anew, neighbours
+from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.mapped import code_points
+
+TEXT = "\ufeffA caf\u00e9 \U0001d11e\r\nends\rhere.\n\nAnd \u6f22\u5b57 go on.\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "text.txt"
+    path.write_bytes((TEXT * 40).encode())
+    return path
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 2**22])
+@pytest.mark.parametrize("small", [0, 2**26])
+def test_code_points_are_those_of_the_text(
+    path: Path, monkeypatch: pytest.MonkeyPatch, small: int, chunk: int
+) -> None:
+    monkeypatch.setattr(mapped, "SMALL", small)
+    monkeypatch.setattr(mapped, "CHUNK", chunk)
+    expected = (TEXT * 40).removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    for _ in range(2):
+        assert code_points(path).tolist() == [ord(c) for c in expected]
+
+
+def test_a_changed_file_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    before = code_points(path).tolist()
+    path.write_text("something else", encoding="utf-8")
+    assert code_points(path).tolist() != before
+    os.utime(path, ns=(0, 0))
+    assert code_points(path).tolist() == [ord(c) for c in "something else"]
+
+
+def test_a_mapped_text_makes_the_same_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = DataOptions(text="blocks", block=8)
+    whole = open_data(str(path), options)
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    found = open_data(str(path), options)
+    assert found.fingerprint == whole.fingerprint
+    assert found.modality.describe() == whole.modality.describe()
+    assert torch.equal(found.train.items, whole.train.items)
+
+
+@pytest.mark.parametrize("small", [0, 2**26])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "is empty"), (b" \n\n ", "is empty"), (b"fine\xff", "no UTF-8"), (b"a\0b", "the character 0")],
+)
+def test_what_is_no_text(
+    path: Path, monkeypatch: pytest.MonkeyPatch, small: int, content: bytes, said: str
+) -> None:
+    monkeypatch.setattr(mapped, "SMALL", small)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        code_points(path)
+    assert not [p for p in path.parent.rglob("*.int32") if p.is_file()]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    monkeypatch.setattr(mapped.shutil, "disk_usage", lambda _: mapped.shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(DataError, match=r"0\.0 GiB are free there: make room"):
+        code_points(path)
+
+
+def test_training_rows_overlap_in_the_same_memory() -> None:
+    blocks = torch.arange(12).view(4, 3)
+    pairs = neighbours(blocks)
+    assert pairs.tolist() == [[0, 1, 2, 3, 4, 5], [3, 4, 5, 6, 7, 8], [6, 7, 8, 9, 10, 11]]
+    assert pairs.data_ptr() == blocks.data_ptr()
+    assert neighbours(blocks[:1]).tolist() == [[0, 1, 2]]
+    assert cut_anew(neighbours(blocks[:1]), 3, None).tolist() == [[0, 1, 2]]  # type: ignore[arg-type]
+
+
+LIMITED = """
+import resource, sys
+import torch, genloom
+from genloom.recipes import api
+torch.set_num_threads(1)
+room = int(open("/proc/self/status").read().split("VmData:")[1].split()[0]) * 1024 + int(sys.argv[3])
+resource.setrlimit(resource.RLIMIT_DATA, (room, room))
+small = {"width": 16, "heads": 2, "groups": 2, "layers": 1}
+genloom.fit("seq.gpt", sys.argv[1], model=small, out=sys.argv[2], train={"steps": 2}, data={"text": "blocks"})
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory is Linux's")
+@pytest.mark.parametrize("copies", [1_600_000])
+def test_more_text_than_memory(path: Path, tmp_path: Path, copies: int) -> None:
+    """The code points of the text are larger than all that the process may have."""
+    text = b"All the words of a long, long book, again. "
+    path.write_bytes(text * copies)
+    room = 4 * len(text) * copies * 3 // 4
+    command = [sys.executable, "-c", LIMITED, str(path), str(tmp_path / "run"), str(room)]
+    subprocess.run(command, check=True)
