@@ -15,6 +15,7 @@ from genloom.core.events import Binary, Categorical, Leaf, Length, Padded
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.nn import attention
 from genloom.nn.attention import attend
 from genloom.nn.sequences import SequenceModel
 
@@ -30,6 +31,11 @@ LABEL = Leaf((), Categorical(3))
 LONG = Leaf((Length(12),), Categorical(5))
 NOISE = SampleNoise(0, torch.arange(1))
 every_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def caches_that_grow_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "GROWTH", 5)
 
 
 def make(family: str, event: Leaf, cond: Leaf | None = None) -> SequenceModel:

@@ -15,7 +15,12 @@ from genloom.recipes.continuing import Wish, Writer
 from genloom.recipes.runs import open_run
 
 TEXT = "one two three four five six seven eight nine ten " * 60
-SETTINGS = {"seq.ngram": {}, "seq.lstm": {"units": 32, "layers": 1}, "seq.gpt": {"width": 32, "layers": 2}}
+SETTINGS = {
+    "seq.ngram": {},
+    "seq.lstm": {"units": 32, "layers": 1},
+    "seq.gpt": {"width": 32, "layers": 2},
+    "seq.ssm": {"width": 32, "layers": 1},
+}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,18 @@ def test_a_helper_guesses_for_another(runs: Callable[[str], genloom.Trained]) ->
     assert line.nats == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("family", ["seq.lstm", "seq.gpt", "seq.ssm"])
+def test_half_of_the_bits_say_nearly_the_same(runs: Callable[[str], genloom.Trained], family: str) -> None:
+    trained = runs(family)
+    exact, found = (
+        trained.continue_texts(["one two "], length=20, temperature=0.0, precision=precision)[0]
+        for precision in ("float32", "bfloat16")
+    )
+    assert found.text == exact.text
+    assert found.nats == pytest.approx(exact.nats, rel=0.1)
+    assert found.nats != exact.nats
+
+
 def test_what_the_model_will_not_see_is_said(runs: Callable[[str], genloom.Trained]) -> None:
     assert "the last 12" in Writer(runs("seq.gpt").run).notice("one two", 40)
     assert Writer(runs("seq.gpt").run).notice("one two", 10) == ""
@@ -128,6 +145,7 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         ),
         (ConfigError, "no regular expression", "", {"pattern": "("}),
         (ConfigError, "top_k", "", {"top_k": 0}),
+        (ConfigError, "no neural network: leave --precision out", "", {"precision": "bfloat16"}),
         (ConfigError, "not conditional", "", {"label": "x"}),
         (ConfigError, "towards a class", "", {"guidance_scale": 2.0}),
         (ConfigError, "empty stop", "", {"stop": ("",)}),

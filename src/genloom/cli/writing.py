@@ -10,7 +10,7 @@ from genloom.cli.shared import MOST, Json, Out, Seed, Training, emit, speaker, w
 from genloom.core.errors import ConfigError, DataError
 from genloom.nn.decoding import Choice, Greedy
 from genloom.recipes.chatting import Chat, Lively
-from genloom.recipes.continuing import Wish, Writer
+from genloom.recipes.continuing import Precision, Wish, Writer
 from genloom.recipes.rewarding import BATCH, STEPS, Tuning, matches, reinforce
 from genloom.recipes.runs import open_run
 from genloom.recipes.translating import GREEDY, Search, Translator
@@ -39,6 +39,7 @@ def continue_command(
         Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
     ] = None,
     label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
+    precision: Annotated[Precision, Parameter(help="Of the arithmetic; bfloat16 is faster.")] = "float32",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -50,7 +51,7 @@ def continue_command(
     """
     wish = Wish(within(1, length, MOST, "--length"), choice, stop, pattern, label, seed)
     count = within(1, n, MOST, "-n")
-    writer = Writer(open_run(run), None if helper is None else open_run(helper))
+    writer = Writer(open_run(run), None if helper is None else open_run(helper), precision)
     _print_anything()
     if helper is None and (notice := writer.notice(prompt, length)):
         speaker()(notice)

@@ -22,13 +22,13 @@ from genloom.core.randomness import Noise
 from genloom.core.sequences import Alphabet
 from genloom.nn.attention import (
     Attention,
-    Cache,
     Gated,
     Look,
     Source,
     Step,
     angles,
     causal,
+    empty_cache,
     everywhere,
     gated_width,
 )
@@ -156,8 +156,8 @@ class Network(AlignedNetwork):
 
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> CachedReader:
         source = self.source(cond, rows, identity)
-        cache = Cache(*source.keys.new_zeros(2, len(self.decoder), rows, self.heads, longest, self.size))
-        return CachedReader(self, cache, angles(longest, self.size), source)
+        cache = empty_cache(source.keys, len(self.decoder), rows, self.heads, self.size)
+        return CachedReader(self, cache, angles(longest, self.size).to(source.keys.dtype), source)
 
     def align(self, symbols: Tensor, cond: Value) -> Tensor:
         """Return the shares of attention of the last layer, its heads' mean."""

@@ -35,7 +35,10 @@ class Config(card.Config):
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     matrix_lr: float = Field(1e-2, gt=0, description="peak rate of Muon, which moves the blocks' matrices")
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
-    weight_decay: float = Field(0.01, ge=0, description="of both, times the rate")
+    matrix_decay: float = Field(
+        1.0, ge=0, description="of the matrices, times the rate: texts are read often"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="of the embedding, times the rate")
     batch_size: int = Field(16, gt=0, description="small, as steps count more than noise in short training")
     start: str | None = Field(
         None, description="folder of a model in the layout of transformers to start from; it sets the sizes"
@@ -89,7 +92,9 @@ class Config(card.Config):
             start_from(network, Path(self.start))
             return [Stage("tune", self._tuning(model, network), self.batch_size)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
-        matrices = replace(moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95))
+        matrices = replace(
+            moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95), weight_decay=self.matrix_decay
+        )
         optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
         return [Stage("fit", maximum_likelihood(model, optimisers, self.label_dropout), self.batch_size)]
 

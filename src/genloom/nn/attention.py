@@ -19,10 +19,11 @@ BASE = 10_000.0
 
 
 def angles(longest: int, size: int, base: float = BASE) -> Tensor:
-    """Return the rotations of places as cosines and sines, (2, longest, size / 2) float32."""
+    """Return the rotations of places (2, longest, size) float32: cosines, and sines with their signs."""
     rates = base ** (-torch.arange(0, size, 2, dtype=torch.float64) / size)
     turned = torch.arange(longest, dtype=torch.float64)[:, None] * rates
-    return torch.stack((turned.cos(), turned.sin())).float()
+    cos, sin = turned.cos(), turned.sin()
+    return torch.stack((torch.cat((cos, cos), 1), torch.cat((-sin, sin), 1))).float()
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
@@ -30,29 +31,32 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
     Args:
         x: (B, heads, T, E).
-        turn: cosines and sines, (2, T, E / 2) or (2, B, 1, T, E / 2).
+        turn: as ``angles`` returns it, (2, T, E) or (2, B, 1, T, E).
     """
     cos, sin = turn.to(x.dtype)
-    a, b = x.chunk(2, -1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), -1)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 Find = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Returns what queries (B, H, T, E) of a layer find, with keys and values (B, G, T, E) of their places."""
 
 
+GROWTH = 64
+"""Places by which a cache grows."""
+
+
 class Cache:
-    """Keys and values of what was read, each sequence with its own length.
+    """What was read of each sequence, each with its own length, in memory that grows with the longest.
 
     Args:
-        keys, values: (layers, B, G, S, E), filled from the first place on.
-        lengths: (B,) int64.
+        keys: (layers, B, G, E, S), the places last, as products of few rows on a CPU like them best.
+        values: (layers, B, G, S, E).
     """
 
     def __init__(self, keys: Tensor, values: Tensor) -> None:
         self.keys, self.values = keys, values
         self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)
-        self.longest = 0
+        self.longest, self.even = 0, True
 
     def places(self, count: int) -> Tensor:
         """Return where the next symbols go, (B, T)."""
@@ -60,49 +64,49 @@ class Cache:
 
     def finder(self, count: int) -> "Find":
         """Return how so many symbols more find what they look for, in what was read and in each other."""
-        mask = self.mask(count)
+        while self.keys.shape[-1] < self.longest + count:
+            self.keys, self.values = F.pad(self.keys, (0, GROWTH)), F.pad(self.values, (0, 0, 0, GROWTH))
+        hidden = torch.arange(self.keys.shape[-1]) > self.places(count)[:, None, None, :, None]
 
         def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            key, value = self.put(layer, key, value)
-            shared = query.shape[1] != key.shape[1]
-            return F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=shared)
+            keys, values = self.put(layer, key, value)
+            asked = query.unflatten(1, (keys.shape[1], -1)) * query.shape[-1] ** -0.5
+            scores = (asked.flatten(2, 3) @ keys).unflatten(2, asked.shape[2:4])
+            shares = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+            return (shares.flatten(2, 3) @ values).view_as(query)
 
         return find
 
     def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, G, T, E) of the next symbols; return all up to the longest sequence's."""
-        count = key.shape[2]
-        stop = self.longest + count
-        for store, new in ((self.keys[layer], key), (self.values[layer], value)):
-            if self.even:
-                store[:, :, self.longest : stop] = new
-            else:
-                rows = torch.arange(len(store))[:, None]
-                store[rows, :, self.places(count)] = new.transpose(1, 2).to(store.dtype)
-        return self.keys[layer, :, :, :stop], self.values[layer, :, :, :stop]
-
-    @property
-    def even(self) -> bool:
-        """Whether all sequences are equally long."""
-        return bool((self.lengths == self.longest).all())
-
-    def mask(self, count: int) -> Tensor | None:
-        """Return which places each of the next symbols sees, (B or 1, 1, T, S), None for all."""
-        if self.even and count == 1:
-            return None
-        seen = torch.arange(self.longest + count)
-        return (seen <= self.places(count)[..., None])[:, None]
+        """Store keys and values (B, G, T, E) of the next symbols; return those of all places."""
+        keys, values, count = self.keys[layer], self.values[layer], key.shape[2]
+        if self.even:
+            keys[..., self.longest : self.longest + count] = key.transpose(2, 3)
+            values[:, :, self.longest : self.longest + count] = value
+        else:
+            rows, places = torch.arange(len(keys))[:, None], self.places(count)
+            keys[rows, :, :, places] = key.transpose(1, 2).to(keys.dtype)
+            values[rows, :, places] = value.transpose(1, 2).to(values.dtype)
+        return keys, values
 
     def advance(self, counts: Tensor | int) -> None:
         """Count so many symbols of each sequence as read."""
-        self.lengths = self.lengths + counts
-        self.longest = int(self.lengths.max())
+        self._measure(self.lengths + counts)
 
     def select(self, rows: Tensor) -> None:
         """Go on with these sequences."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
-        self.lengths = self.lengths[rows]
-        self.longest = int(self.lengths.max())
+        self._measure(self.lengths[rows])
+
+    def _measure(self, lengths: Tensor) -> None:
+        self.lengths, self.longest = lengths, int(lengths.max())
+        self.even = bool((lengths == self.longest).all())
+
+
+def empty_cache(like: Tensor, layers: int, rows: int, groups: int, size: int) -> Cache:
+    """Return a cache of nothing yet, in the precision of a tensor."""
+    keys = like.new_zeros(layers, rows, groups, size, 0)
+    return Cache(keys, keys.transpose(3, 4))
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,9 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, layer: int) -> Tensor:
         """Map (B, T, D) to (B, T, D)."""
         parts = self.enter(x).unflatten(-1, (-1, self.size)).transpose(1, 2)
-        query, key, value = parts.split((self.heads, self.groups, self.groups), 1)
-        found = step.find(layer, rotate(query, step.turn), rotate(key, step.turn), value)
+        turning, value = parts.split((self.heads + self.groups, self.groups), 1)
+        query, key = rotate(turning, step.turn).split((self.heads, self.groups), 1)
+        found = step.find(layer, query, key, value)
         return self.leave(found.transpose(1, 2).flatten(2))
 
 

@@ -12,7 +12,18 @@ from torch.nn import functional as F
 from genloom.core.events import Value
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
-from genloom.nn.attention import BASE, Attention, Cache, Gated, Source, Step, angles, causal, gated_width
+from genloom.nn.attention import (
+    BASE,
+    Attention,
+    Cache,
+    Gated,
+    Source,
+    Step,
+    angles,
+    causal,
+    empty_cache,
+    gated_width,
+)
 from genloom.nn.dropout import Map, channel_dropout, identity
 from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
@@ -99,10 +110,9 @@ class CausalTransformer(SequenceNetwork):
         return self.head(x) if self.head is not None else F.linear(x, self.embedding.weight[: self.outputs])
 
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> "CachedReader":  # noqa: ARG002
-        sizes = self.sizes
-        shape = (2, sizes.layers, rows, sizes.groups, longest, sizes.size)
-        cache = Cache(*self.embedding.weight.new_zeros(shape))
-        return CachedReader(self, cache, angles(longest, sizes.size, sizes.base))
+        sizes, weight = self.sizes, self.embedding.weight
+        cache = empty_cache(weight, sizes.layers, rows, sizes.groups, sizes.size)
+        return CachedReader(self, cache, angles(longest, sizes.size, sizes.base).to(weight.dtype))
 
 
 class Decoder(Protocol):

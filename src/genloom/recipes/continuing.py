@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 
@@ -53,22 +54,30 @@ class Continuation:
     ended: bool
 
 
+Precision = Literal["float32", "bfloat16"]
+"""What models are computed in; probabilities by bfloat16 are those of float32 to about a hundredth."""
+
+
 class Writer:
     """Goes on with texts by one run, perhaps with the guesses of another."""
 
-    def __init__(self, run: Run, helper: Run | None = None) -> None:
+    def __init__(self, run: Run, helper: Run | None = None, precision: Precision = "float32") -> None:
         view = run.view
         if not isinstance(view, TextView):
             raise Unsupported(f"{run.folder} is a model of {run.modality.name}: only texts can be continued")
         self.run, self.view, self.spelled = run, view, view.spell()
-        self.model = self._opened(run)
-        self.helper = None if helper is None else self._opened(helper)
+        if precision == "bfloat16" and not run.card.autocast:
+            raise ConfigError(f"{run.family} is no neural network: leave --precision out")
+        self.model = self._opened(run, precision)
+        self.helper = None if helper is None else self._opened(helper, precision)
         if helper is not None and helper.modality.describe() != run.modality.describe():
             raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
 
-    def _opened(self, run: Run) -> NextSymbol:
-        silent = [i for i, part in enumerate(self.spelled) if not part]
-        return Muted(need(run.load().eval(), NextSymbol, "continue"), silent)
+    def _opened(self, run: Run, precision: Precision) -> NextSymbol:
+        silent, model = [i for i, part in enumerate(self.spelled) if not part], run.load().eval()
+        if precision == "bfloat16" and run.card.autocast:
+            model = model.bfloat16()
+        return Muted(need(model, NextSymbol, "continue"), silent)
 
     def notice(self, prompt: str, length: int) -> str:
         """Say what of a text the model will not see; nothing if it sees all."""

@@ -10,7 +10,8 @@ from genloom.core.errors import ConfigError, nearest
 from genloom.core.serial import to_json
 from genloom.metrics import Figure, likelihood_figure
 from genloom.modalities.datasets import Dataset, open_data
-from genloom.recipes.evaluating import check_same_data, likelihood, score_seen
+from genloom.recipes.evaluating import check_same_data, evaluate, likelihood, score_seen
+from genloom.recipes.features import features_for
 from genloom.recipes.fitting import fit
 from genloom.recipes.runs import Run, versions
 from genloom.recipes.targets import RECIPES, Recipe
@@ -99,6 +100,8 @@ def _figure(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
     count = len(dataset.test)
     if recipe.figure.startswith("bleu"):
         return measured(run, dataset, count)[recipe.figure]
+    if recipe.figure == "class_accuracy":
+        return evaluate(run, dataset, features_for(dataset), limit=count).figures["class_accuracy"]
     if recipe.figure == "nats a unit":
         bits = likelihood(run.load(), run, dataset, count)["bits_per_dim"]
         value, lo, hi = (bound * math.log(2) for bound in (bits.value, bits.lo, bits.hi))

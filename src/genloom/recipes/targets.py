@@ -63,7 +63,8 @@ class Recipe:
         protocol: what the figure is of.
         space: where the likelihood is a density: of the data, or of what the model sees of them.
         scoring: settings of the family that differ when it is scored, such as more importance samples.
-        figure: nats an item or one of the data's units, such as a character, or a figure of translations.
+        figure: nats an item or one of the data's units, such as a character, or a figure of translations, or
+            of samples of a class.
     """
 
     fit: FitConfig
@@ -72,7 +73,7 @@ class Recipe:
     protocol: str
     space: Literal["data", "view"] = "data"
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    figure: Literal["nats", "nats a unit", "bleu", "bleu_words"] = "nats"
+    figure: Literal["nats", "nats a unit", "bleu", "bleu_words", "class_accuracy"] = "nats"
 
     @property
     def quick(self) -> bool:
@@ -131,6 +132,26 @@ def _translation(family: str, target: float, budget: str, **model: Any) -> Recip
         figure="bleu_words",
     )
 
+
+def _captions(
+    family: str, target: AtMost | AtLeast, figure: Literal["nats", "class_accuracy"] = "nats", **model: Any
+) -> Recipe:
+    """Return a fit of captions as byte pairs: by class where samples of a class are what counts."""
+    conditional: Literal["no", "yes"] = "no" if figure == "nats" else "yes"
+    fit = FitConfig(
+        family,
+        "captions",
+        model,
+        TrainConfig(budget="10m"),
+        DataOptions(vocabulary=3000),
+        conditional=conditional,
+    )
+    scoring = {"importance_samples": 64} if family == "seq.vae" else {}
+    return Recipe(fit, target, INPUTLESS, CAPTIONS, scoring=scoring, figure=figure)
+
+
+INPUTLESS = "Penn Treebank: LSTM 100, VAE 101 with a KL of 2; without inputs 135 and 125 (Bowman et al. 2016)"
+CAPTIONS = "English captions of Multi30k, test 2016, small letters, 3,000 byte pairs"
 
 TEXTS = {
     "names": (
@@ -219,8 +240,15 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, "5m"),
     "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
-    "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m"),
+    "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
     "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
+    "captions-lstm": _captions("seq.lstm", AtMost(45.0), layers=1, batch_size=64, lr=2e-3),
+    "captions-vae": _captions("seq.vae", AtMost(45.0)),
+    "captions-lstm-inputless": _captions(
+        "seq.lstm", AtMost(70.0), layers=1, batch_size=64, lr=2e-3, symbol_dropout=1
+    ),
+    "captions-vae-inputless": _captions("seq.vae", AtMost(64.0), symbol_dropout=1),
+    "captions-of-a-subject": _captions("seq.gpt", AtLeast(0.9), "class_accuracy"),
     "multi30k-transformer": _translation("seq2seq.transformer", 36.5, "30m"),
     "multi30k-rnn": _translation("seq2seq.rnn", 29.0, "20m"),
 }
