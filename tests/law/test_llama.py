@@ -175,6 +175,8 @@ def test_settings_that_a_start_replaces_are_refused(tmp_path: Path) -> None:
     folder = str(write(tmp_path))
     with pytest.raises(ValueError, match="leave lr and matrix_lr out"):
         Config(start=folder, lr=0.5)
+    with pytest.raises(ValueError, match="leave width, layers, heads and groups out"):
+        Config(start=folder, layers=2)
     with pytest.raises(ConfigError, match="know no classes"):
         Config(start=folder, lora_rank=2).build(Leaf((Length(9),), Categorical(9)), Leaf((), Categorical(2)))
 

@@ -149,6 +149,7 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         (ConfigError, "not conditional", "", {"label": "x"}),
         (ConfigError, "towards a class", "", {"guidance_scale": 2.0}),
         (ConfigError, "empty stop", "", {"stop": ("",)}),
+        (ConfigError, r"never writes '\\n'", "", {"stop": ("\n",)}),
         (ConfigError, "no regular expression", "", {"pattern": "(" * 5000 + ")" * 5000}),
     ):
         with pytest.raises(error, match=words):

@@ -23,6 +23,9 @@ from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 RATES = ((3e-3, 1e-2), (3e-3, 5e-3))
 """Peak rates of the presets."""
 
+SHAPES = ((256, 6, 4, 4), (128, 4, 4, 4))
+"""Widths, layers, heads and groups of the presets."""
+
 
 class Config(card.Config):
     """Settings of a transformer and of its training."""
@@ -69,6 +72,8 @@ class Config(card.Config):
             raise ValueError("lora_rank is for a model that has a start")
         if self.start is not None and (self.lr, self.matrix_lr) not in RATES:
             raise ValueError("a model that has a start moves at tuning_lr: leave lr and matrix_lr out")
+        if self.start is not None and (self.width, self.layers, self.heads, self.groups) not in SHAPES:
+            raise ValueError("a model that has a start has sizes: leave width, layers, heads and groups out")
         return self
 
     def build(self, event: Event, cond: Event | None) -> SequenceModel:

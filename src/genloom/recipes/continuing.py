@@ -178,6 +178,9 @@ class Writer:
     def _drawn(self, prompts: Sequence[str], numbers: Sequence[int], wish: Wish) -> Iterator[Drawn]:
         if "" in wish.stop:
             raise ConfigError("every text holds the empty stop: leave it out")
+        written = set(b"".join(self.spelled))
+        if strange := [stop for stop in wish.stop if not set(stop.encode()) <= written]:
+            raise ConfigError(f"this model never writes {strange[0]!r}: leave that stop out")
         read, cond = self._read(prompts), self._condition(len(prompts), wish)
         noise = SampleNoise(wish.seed, torch.tensor(numbers))
         if self.helper is not None:

@@ -1,0 +1,140 @@
+"""seq.gpt beside the package transformers: seconds of training until the same validation loss.
+
+The same layers (10.6 M parameters, see transformers_gpt.py), the same batches of 32 x 256 characters of
+tinyshakespeare, both in bfloat16, rates constant after a warm-up. genloom trains as seq.gpt does, by Muon and
+AdamW, and validates the average of its weights; transformers by fused AdamW with nanoGPT's settings for this
+text (rate 1e-3, decay 0.1, betas 0.9 and 0.99), compiled where asked. Validation does not count.
+
+    GENLOOM_DATA=data python bench/time_to_loss.py [--seconds 240] [--threads 2] [--compiled]
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers_gpt import BATCH, KINDS, LENGTH, ours, theirs
+
+from genloom.core.objective import Clock
+from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.families.seq_gpt import Config
+from genloom.modalities.datasets import open_data
+from genloom.train.state import State
+
+LOSSES = (2.0, 1.8, 1.7, 1.6)
+EVERY = 20
+WARMUP = 40
+
+Step = Callable[[Tensor, int], None]
+Score = Callable[[Tensor], Tensor]
+"""Returns the nats of each character of texts."""
+
+
+def genloom() -> tuple[Step, Score]:
+    model = ours()
+    (stage,) = Config(width=384, heads=6, groups=6, dropout=0.0).stages(model)
+    objective = stage.objective
+    assert objective is not None
+    groups = {
+        name: replace(group, optimiser=replace(group.optimiser, schedule="constant"))
+        for name, group in objective.groups.items()
+    }
+    state, loss = State.fresh(model, replace(objective, groups=groups)), objective.phases[0].loss
+    assert loss is not None
+    assert state.average is not None
+
+    def step(x: Tensor, number: int) -> None:
+        noise = TrainNoise(generator("bench", number), BATCH, 0, BATCH)
+        with torch.autocast("cpu", torch.bfloat16):
+            total = loss({"x": x}, noise, Clock(number, 10**6)).total
+        total.backward()
+        for name, optimiser in state.optimisers.items():
+            for group in optimiser.param_groups:
+                group["lr"] = groups[name].optimiser.lr * min(1.0, (number + 1) / WARMUP)
+            optimiser.step()
+            optimiser.zero_grad()
+        state.step += 1
+        state.update_average()
+
+    def score(x: Tensor) -> Tensor:
+        noise = SampleNoise(0, torch.arange(len(x)))
+        return -state.average.log_prob(x, noise=noise).value / LENGTH  # type: ignore[union-attr,operator]
+
+    return step, score
+
+
+def transformers(compiled: bool) -> tuple[Step, Score]:
+    model = theirs(attn_implementation="sdpa").train()
+    optimiser = torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.1, fused=True)
+    call = torch.compile(model) if compiled else model
+
+    def nats(x: Tensor, network: Callable[..., object]) -> Tensor:
+        starts = torch.full((len(x), 1), KINDS)
+        logits = network(input_ids=torch.cat((starts, x[:, :-1]), 1)).logits  # type: ignore[attr-defined]
+        return F.cross_entropy(logits.float().flatten(0, 1), x.flatten(), reduction="none")
+
+    def step(x: Tensor, number: int) -> None:
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (number + 1) / WARMUP)
+        with torch.autocast("cpu", torch.bfloat16):
+            total = nats(x, call).mean()
+        total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    return step, lambda x: nats(x, model).view_as(x).mean(1)
+
+
+def batches(text: Tensor) -> Iterator[Tensor]:
+    source = generator("batches")
+    while True:
+        start = torch.randint(len(text) - LENGTH, (BATCH, 1), generator=source)
+        yield text[start + torch.arange(LENGTH)]
+
+
+def race(name: str, made: tuple[Step, Score], text: Tensor, held: Tensor, seconds: float) -> None:
+    step, score = made
+    spent, left = 0.0, list(LOSSES)
+    for number, x in enumerate(batches(text)):
+        began = time.perf_counter()
+        step(x, number)
+        spent += (time.perf_counter() - began) if number else 0.0
+        if number % EVERY == 0:
+            with torch.no_grad():
+                loss = float(torch.cat([score(part) for part in held.split(32)]).mean())
+            while left and loss <= left[0]:
+                print(
+                    f"  {name:12} {left.pop(0):.2f} nats after {spent:6.1f} s, {number:5,} steps", flush=True
+                )
+            if not left or spent > seconds:
+                return print(
+                    f"  {name:12} stands at {loss:.3f} after {spent:.1f} s, {number:,} steps", flush=True
+                )
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=240.0, help="of training each, at most")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compiled", action="store_true", help="compile transformers' model")
+    told = parser.parse_args()
+    torch.set_num_threads(told.threads)
+    data = open_data("shakespeare")
+    view = data.modality.views()[0]
+    train, held = (
+        view.perturb(part.items, SampleNoise(0, torch.arange(len(part)))) for part in (data.train, data.valid)
+    )
+    assert isinstance(train, Tensor)
+    assert isinstance(held, Tensor)
+    for name, made in (("genloom", genloom()), ("transformers", transformers(told.compiled))):
+        race(name, made, train.flatten().clamp_max(KINDS - 1), held.clamp_max(KINDS - 1), told.seconds)
+
+
+if __name__ == "__main__":
+    main()
