@@ -157,7 +157,7 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="leave stops, patterns, cuts and helpers out"):
         Writer(trained.run).search("", 2, 0.0, Wish(stop=("a",)))
     with pytest.raises(ConfigError, match="under stops or a pattern"):
-        Writer(runs("seq.gpt").run, trained.run).write([""], Wish(5, stop=("a",)))
+        Writer(runs("seq.gpt").run, trained.run).write([""], Wish(5, stop=("one",)))
     other = genloom.fit("seq.ngram", "sums", out=tmp_path / "other")
     with pytest.raises(ConfigError, match="other texts"):
         Writer(trained.run, other.run)
