@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> genloom.Trained:
     lines = [json.dumps({"messages": talk(asked)}) for asked in talks]
     (folder / "talks.jsonl").write_text("\n".join(lines) + "\n")
     settings = {"units": 64, "layers": 1, "dropout": 0.0, "lr": 1e-2, "batch_size": 32}
-    source, train = folder / "talks.jsonl", {"steps": 250}
+    source, train = folder / "talks.jsonl", {"steps": 400}
     return genloom.fit("seq.lstm", source, out=folder / "run", model=settings, train=train)
 
 

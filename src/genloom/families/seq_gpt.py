@@ -95,13 +95,20 @@ class Config(card.Config):
         assert isinstance(network, CausalTransformer)
         if self.start is not None:
             start_from(network, Path(self.start))
-            return [Stage("tune", self._tuning(model, network), self.batch_size)]
+            return [Stage("tune", self._tuning(model, network), self.batch_size, alike=model.uneven)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
         matrices = replace(
             moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95), weight_decay=self.matrix_decay
         )
         optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
-        return [Stage("fit", maximum_likelihood(model, optimisers, self.label_dropout), self.batch_size)]
+        return [
+            Stage(
+                "fit",
+                maximum_likelihood(model, optimisers, self.label_dropout),
+                self.batch_size,
+                alike=model.uneven,
+            )
+        ]
 
     def _tuning(self, model: SequenceModel, network: CausalTransformer) -> Objective:
         """Return how a model that is trained already goes on, whole or by changes of low rank."""

@@ -63,7 +63,7 @@ class Config(card.Config):
         objective = maximum_likelihood(
             model, optimisers, self.label_dropout, symbol_dropout=self.symbol_dropout
         )
-        return [Stage("fit", objective, self.batch_size)]
+        return [Stage("fit", objective, self.batch_size, alike=model.uneven)]
 
 
 class Network(RecurrentNetwork):

@@ -68,7 +68,7 @@ class Config(card.Config):
             self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02, clip=1.0
         )
         objective = maximum_likelihood(model, {"network": (model.network, optimiser)}, self.label_dropout)
-        return [Stage("fit", objective, self.batch_size)]
+        return [Stage("fit", objective, self.batch_size, alike=model.uneven)]
 
 
 def scan(x: Tensor, decay: Tensor, key: Tensor, query: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

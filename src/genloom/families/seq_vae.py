@@ -90,7 +90,8 @@ class Config(card.Config):
         assert isinstance(model, SequenceVAE)
         moved = Optimiser(self.lr, "adamw", schedule="cosine", warmup=0.02, clip=1.0)
         phase = Phase("elbo", ("vae",), negative_bound(model, self))
-        return [Stage("vae", Objective({"vae": Group(model, moved)}, [phase], Average()), self.batch_size)]
+        objective = Objective({"vae": Group(model, moved)}, [phase], Average())
+        return [Stage("vae", objective, self.batch_size, alike=model.spelling.uneven)]
 
 
 class Encoder(nn.Module):

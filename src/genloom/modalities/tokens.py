@@ -17,7 +17,7 @@ from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value,
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
 from genloom.modalities.base import Form
-from genloom.modalities.characters import TextView, cut_anew, neighbours, to_items, to_texts, utf8
+from genloom.modalities.characters import TextView, cut_anew, lengths, neighbours, to_items, to_texts, utf8
 from genloom.nn.llama import ordinary_ids
 
 PROBES = ("A bC  d\n\t", " e\u0301", "\u212b \u6f22")
@@ -41,12 +41,15 @@ class SpelledView(TextView):
         self.event: Event = Leaf((Length(BYTES * longest),), Categorical(symbols))
 
     def encode(self, items: Tensor) -> Value:
-        return items
+        """Return code points, as they are spelt batch by batch."""
+        return items if self.form == "blocks" else Padded(items, lengths(items))
 
     def stretch(self, encoded: Value) -> Value:
-        return neighbours(tensor(encoded)) if self.form == "blocks" else encoded
+        return encoded if isinstance(encoded, Padded) else neighbours(tensor(encoded))
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:
+        if isinstance(encoded, Padded):
+            return self.read(to_texts(encoded.values))
         return self.read(to_texts(cut_anew(tensor(encoded), self.longest, noise)))
 
     def to_data(self, log_prob: LogProb, x: Value) -> LogProb:  # noqa: ARG002

@@ -108,6 +108,11 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         return self.network.reader(rows, longest, cond)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether items differ so much in length that batches of alike ones pay."""
+        return self.alphabet.ends and self.longest > SHORT
+
     def targets(self, x: Value) -> tuple[Tensor, Tensor]:
         """Return what is to be predicted (B, L), ends included, and which of it an item has.
 

@@ -243,7 +243,7 @@ RECIPES: Mapping[str, Recipe] = {
     "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
     "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
     "captions-lstm": _captions("seq.lstm", AtMost(45.0), layers=1, batch_size=64, lr=2e-3),
-    "captions-vae": _captions("seq.vae", AtMost(45.0)),
+    "captions-vae": _captions("seq.vae", AtMost(45.0), symbol_dropout=0),
     "captions-lstm-inputless": _captions(
         "seq.lstm", AtMost(70.0), layers=1, batch_size=64, lr=2e-3, symbol_dropout=1
     ),
