@@ -108,6 +108,13 @@ def test_evaluate(tmp_path: Path) -> None:
         assert len(figure.fingerprint.digest) == 12
 
 
+def test_samples_of_a_class_are_measured_by_it(tmp_path: Path) -> None:
+    fit(tmp_path / "run", conditional="yes")
+    figures = genloom.evaluate(tmp_path / "run", limit=40)
+    assert 0 <= figures["class_accuracy"].value <= 1
+    assert figures["class_accuracy"].note.endswith("of real items")
+
+
 def test_compare(tmp_path: Path) -> None:
     results = genloom.compare(
         "digits",

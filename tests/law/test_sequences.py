@@ -36,6 +36,7 @@ every_family = pytest.mark.parametrize("family", FAMILIES)
 @pytest.fixture(autouse=True)
 def caches_that_grow_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "GROWTH", 5)
+    monkeypatch.setattr(attention, "FEW", 3)
 
 
 def make(family: str, event: Leaf, cond: Leaf | None = None) -> SequenceModel:
@@ -249,3 +250,23 @@ def test_a_blind_network_sees_the_class_and_the_place_alone() -> None:
         found = model.network(first)
         assert torch.equal(found, model.network(other)) == (model is models[1])
         assert not torch.equal(found[0], found[1])
+
+
+def test_hidden_symbols_change_the_loss_and_matrices_decay() -> None:
+    batch = {"x": everything(VARYING)}
+
+    def loss(share: float) -> float:
+        config = registry.load("seq.lstm").config(symbol_dropout=share, dropout=0.0)
+        torch.manual_seed(0)
+        (stage,) = config.stages(config.build(VARYING, None))
+        assert stage.objective is not None
+        found = stage.objective.phases[0].loss
+        assert found is not None
+        return found(batch, TrainNoise(generator("hidden"), 121, 0, 121), Clock(1, 2)).total.item()
+
+    assert loss(0.0) != loss(0.5)
+    config = registry.load("seq.gpt").config(matrix_decay=0.7, weight_decay=0.2)
+    (stage,) = config.stages(config.build(VARYING, None))
+    assert stage.objective is not None
+    decays = {name: group.optimiser.weight_decay for name, group in stage.objective.groups.items()}
+    assert decays == {"blocks": 0.7, "embedding": 0.2}

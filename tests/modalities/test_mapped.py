@@ -11,6 +11,7 @@ import torch
 from genloom.core.errors import DataError
 from genloom.modalities import mapped
 from genloom.modalities.characters import cut_anew, neighbours
+from genloom.modalities.corpora import is_one
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.mapped import code_points
 
@@ -39,11 +40,41 @@ def test_code_points_are_those_of_the_text(
 
 def test_a_changed_file_is_read_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "SMALL", 0)
-    before = code_points(path).tolist()
-    path.write_text("something else", encoding="utf-8")
-    assert code_points(path).tolist() != before
-    os.utime(path, ns=(0, 0))
-    assert code_points(path).tolist() == [ord(c) for c in "something else"]
+    for number, text in enumerate(("one text", "another!", "a longer one")):
+        path.write_text(text, encoding="utf-8")
+        os.utime(path, ns=(number, number))
+        assert code_points(path).tolist() == [ord(c) for c in text]
+    assert len([p for p in path.parent.rglob("*.int32") if p.is_file()]) == 1
+
+
+def test_a_damaged_file_is_written_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapped, "SMALL", 0)
+    expected = code_points(path).tolist()
+    (kept,) = path.parent.rglob("*.int32")
+    for length in (0, 8):
+        kept.write_bytes(kept.read_bytes()[:length])
+        assert code_points(path).tolist() == expected
+
+
+@pytest.mark.parametrize(("start", "place"), [(b"", 5001), (b"\xc3\xa9", 5003)])
+@pytest.mark.parametrize("chunk", [7, 2**22])
+def test_the_byte_that_is_wrong_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, place: int, chunk: int
+) -> None:
+    monkeypatch.setattr(mapped, "CHUNK", chunk)
+    path.write_bytes(start + b"x" * 5001 + b"\xff" + b"y" * 9)
+    with pytest.raises(DataError, match=f"no UTF-8 at byte {place:,}:"):
+        code_points(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("text", "whole"), [("line {}\n", False), ("line {}\n\n", True), ("line {}\n\u3000\n", True)]
+)
+def test_a_text_is_lines_whatever_ends_them(path: Path, end: str, text: str, whole: bool) -> None:
+    lines = "".join(text.format(i) for i in range(30)) + ("" if whole else "\n\n")
+    path.write_bytes(("\ufeff" + lines.replace("\n", end)).encode())
+    assert is_one(path) == whole
 
 
 def test_a_mapped_text_makes_the_same_data(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +105,7 @@ def test_what_is_no_text(
 def test_a_full_disk_is_told_before_anything_is_written(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mapped, "SMALL", 0)
     monkeypatch.setattr(mapped.shutil, "disk_usage", lambda _: mapped.shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(DataError, match=r"0\.0 GiB are free there: make room"):
+    with pytest.raises(DataError, match=r"has 0\.0 GiB free, .* make room"):
         code_points(path)
 
 

@@ -145,10 +145,11 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         ),
         (ConfigError, "no regular expression", "", {"pattern": "("}),
         (ConfigError, "top_k", "", {"top_k": 0}),
-        (ConfigError, "no neural network: leave --precision out", "", {"precision": "bfloat16"}),
+        (ConfigError, "does not run in bfloat16: leave --precision out", "", {"precision": "bfloat16"}),
         (ConfigError, "not conditional", "", {"label": "x"}),
         (ConfigError, "towards a class", "", {"guidance_scale": 2.0}),
         (ConfigError, "empty stop", "", {"stop": ("",)}),
+        (DataError, "half a character", "", {"stop": ("\udcff",)}),
         (ConfigError, r"never writes '\\n'", "", {"stop": ("\n",)}),
         (ConfigError, "no regular expression", "", {"pattern": "(" * 5000 + ")" * 5000}),
     ):

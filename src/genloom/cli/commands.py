@@ -418,7 +418,7 @@ def _list_recipes(json: bool) -> None:
     for name, recipe in RECIPES.items():
         budget = "seconds" if recipe.quick else f"{(recipe.fit.train.budget or 0) / 60:.0f} min"
         print(
-            f"{name}  ({recipe.fit.family}, {budget}, target {recipe.target} nats)\n"
+            f"{name}  ({recipe.fit.family}, {budget}, target {recipe.target} {recipe.figure})\n"
             f"    {recipe.protocol}; published: {recipe.published}"
         )
     return None

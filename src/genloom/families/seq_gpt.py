@@ -20,11 +20,11 @@ from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
 from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 
-RATES = ((3e-3, 1e-2), (3e-3, 5e-3))
-"""Peak rates of the presets."""
+RATES = ({}, *({"lr": 3e-3, "matrix_lr": rate, "matrix_decay": 1.0} for rate in (1e-2, 5e-3)))
+"""What the presets move their matrices and embedding by, or nothing where it is not given."""
 
-SHAPES = ((256, 6, 4, 4), (128, 4, 4, 4))
-"""Widths, layers, heads and groups of the presets."""
+SHAPES = ({}, *({"width": w, "layers": n, "heads": 4, "groups": 4} for w, n in ((256, 6), (128, 4))))
+"""The presets' sizes, or nothing where they are not given."""
 
 
 class Config(card.Config):
@@ -61,6 +61,12 @@ class Config(card.Config):
     def _as_started(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(given.get("start"), str) or given.get("sizes"):
             return given
+        if {name: given[name] for name in SHAPES[-1] if name in given} not in SHAPES:
+            raise ValueError("a model that has a start has sizes: leave width, layers, heads and groups out")
+        if {name: given[name] for name in RATES[-1] if name in given} not in RATES:
+            raise ValueError(
+                "a model that has a start moves at tuning_lr: leave lr, matrix_lr and matrix_decay out"
+            )
         folder = Path(os.path.expanduser(given["start"])).resolve()
         return {**given, "start": str(folder), "sizes": read_sizes(folder)}
 
@@ -70,10 +76,6 @@ class Config(card.Config):
             raise ValueError("width must be an even multiple of heads, and heads a multiple of groups")
         if self.lora_rank and self.start is None:
             raise ValueError("lora_rank is for a model that has a start")
-        if self.start is not None and (self.lr, self.matrix_lr) not in RATES:
-            raise ValueError("a model that has a start moves at tuning_lr: leave lr and matrix_lr out")
-        if self.start is not None and (self.width, self.layers, self.heads, self.groups) not in SHAPES:
-            raise ValueError("a model that has a start has sizes: leave width, layers, heads and groups out")
         return self
 
     def build(self, event: Event, cond: Event | None) -> SequenceModel:

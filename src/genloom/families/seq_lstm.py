@@ -35,7 +35,10 @@ class Config(card.Config):
     embedding: int = Field(64, gt=0, description="values that stand for a symbol")
     dropout: float = Field(0.2, ge=0, lt=1, description="of channels between layers, the same at all places")
     symbol_dropout: float = Field(
-        0, ge=0, le=1, description="share of symbols that it does not see in training; 1: ever"
+        0,
+        ge=0,
+        le=1,
+        description="share of symbols that it does not see in training; 1: none is seen, in use as well",
     )
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which decays as a cosine")

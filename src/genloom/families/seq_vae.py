@@ -55,7 +55,10 @@ class Config(card.Config):
     units: int = Field(512, gt=0, description="of the encoder and of the decoder")
     embedding: int = Field(64, gt=0, description="values that stand for a symbol")
     symbol_dropout: float = Field(
-        0.2, ge=0, le=1, description="share of symbols that the decoder does not see in training; 1: ever"
+        0.2,
+        ge=0,
+        le=1,
+        description="share of symbols that the decoder does not see in training; 1: none, in use as well",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="of channels between layers, the same at all places")
     free_bits: float = Field(0.25, ge=0, description="nats of KL that each latent unit has for nothing")

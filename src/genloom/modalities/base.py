@@ -35,7 +35,7 @@ class View(ABC):
     def stretch(self, encoded: Value) -> Value:
         """Return what ``perturb`` gets in training instead of a whole split's code.
 
-        As many rows, unless nothing is given.
+        It has as many rows, or one fewer where the items have neither labels nor conditions.
         """
         return encoded
 

@@ -1,4 +1,4 @@
-"""Captions of photographs, in English, each labelled with whom it is about."""
+"""Captions of photographs, in English, each labelled by the first of some nouns that it has."""
 
 import re
 from collections.abc import Mapping

@@ -109,9 +109,9 @@ def read_corpus(path: Path, form: Form | Literal["auto"], block: int, valid: flo
 
 
 def is_one(path: Path) -> bool:
-    """Tell whether a file is one long text: it has few lines, or blank ones in its first ``SMALL`` bytes."""
-    with path.open("rb") as file:
-        lines = file.read(SMALL).rstrip(b"\n").split(b"\n")
+    """Tell whether a file is one long text: it has few lines, or blank ones among its first."""
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        lines = file.read(SMALL).rstrip("\n").split("\n")
     return len(lines) <= LEAST_LINES or not all(line.strip() for line in lines)
 
 
@@ -122,7 +122,7 @@ def read_file(path: Path) -> str:
         DataError: it is too large, empty, or no UTF-8.
     """
     if path.stat().st_size > LIMIT:
-        raise DataError(f"{path} is larger than {LIMIT / 2**30:g} GiB: split it")
+        raise DataError(f"{path} is larger than {LIMIT / 2**30:g} GiB: split it, or add --data.text blocks")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

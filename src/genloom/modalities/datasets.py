@@ -302,6 +302,8 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is a table, and binarise is for images: leave --data.binarise out")
     if reading.columns and options.size is not None:
         raise DataError(f"{name} is a table, and size is for images: leave --data.size out")
+    if reading.text is not None and options.text not in ("auto", reading.text):
+        raise DataError(f"{name} is read as {reading.text}: leave --data.text out")
     if options.label is not None and options.label != reading.label:
         raise DataError(f"{name} has no columns to take labels from: leave --data.label out")
     if options.angles and (not reading.columns or options.given):

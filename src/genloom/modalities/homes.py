@@ -249,7 +249,7 @@ def locate(name: str) -> Path:
     ]:
         return found[0]
     looked = f"{name} is not in {' nor in '.join(map(str, places))}"
-    advice = f"set GENLOOM_DATA to the folder that holds {name}/"
+    advice = f"set GENLOOM_DATA to the folder that holds {folder}/"
     if not remotes:
         raise DataError(f"{looked}, and it has no public home: {advice}")
     try:

@@ -1,11 +1,12 @@
 """The code points of a long text, in memory or in a file that is mapped into it.
 
-A text of any length can be cut, looked up and trained on, as only what is touched is read.
+A text of any length can be cut, looked up and trained on in steps, as no more of it is held than is in use.
 """
 
 import codecs
 import hashlib
 import io
+import os
 import shutil
 import tempfile
 import warnings
@@ -40,37 +41,54 @@ def code_points(path: Path) -> Tensor:
     size = path.stat().st_size
     if size <= SMALL:
         return torch.from_numpy(np.concatenate([np.empty(0, np.int32), *decoded(path)]))
-    home = _home(path)
-    if not home.exists():
-        _write(path, size, home)
+    folder, name = homes.cache() / "texts", _name(path)
+    if not (whole := _whole(folder, name)):
+        whole = _write(path, size, folder, name)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.memmap(home, np.int32, mode="r"))
+        return torch.from_numpy(np.memmap(whole, np.int32, mode="r"))
 
 
-def _home(path: Path) -> Path:
-    """Return where a text's code points are kept, another place for every version of the file."""
+def _name(path: Path) -> str:
+    """Return what a text's code points are called: its path, then the version of the file."""
     facts = path.stat()
-    mark = f"{path.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
-    return homes.cache() / "texts" / f"{hashlib.blake2b(mark.encode(), digest_size=8).hexdigest()}.int32"
+    marks = str(path.resolve()), f"{facts.st_size} {facts.st_mtime_ns}"
+    return "-".join(hashlib.blake2b(mark.encode(), digest_size=8).hexdigest() for mark in marks)
 
 
-def _write(path: Path, size: int, home: Path) -> None:
-    home.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(home.parent).free
-    if free < WIDTH * size:
-        raise DataError(
-            f"{path} takes up to {WIDTH * size / 2**30:.1f} GiB in {home.parent}, and {free / 2**30:.1f} GiB "
-            "are free there: make room, or name another folder in XDG_CACHE_HOME"
-        )
-    with tempfile.TemporaryDirectory(dir=home.parent) as folder:
-        part, done = Path(folder, home.name), 0
+def _whole(folder: Path, name: str) -> Path | None:
+    """Return the file of this name that has as many code points as it says, if there is one."""
+    found = [
+        p for p in folder.glob(f"{name}-*.int32") if p.stat().st_size == WIDTH * int(p.stem.split("-")[2])
+    ]
+    return found[0] if found else None
+
+
+def _write(path: Path, size: int, folder: Path, name: str) -> Path:
+    """Write a text's code points in place of those of the file's earlier versions."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{name.split('-')[0]}-*.int32"):
+        old.unlink(missing_ok=True)
+    _check_room(folder, WIDTH * size)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        part, done, count = Path(scratch, name), 0, 0
         with part.open("wb") as file:
             for piece in decoded(path):
                 file.write(piece.data)
-                done += CHUNK
+                done, count = done + CHUNK, count + len(piece)
                 homes.show_progress(path.name, min(done, size), size)
-        part.replace(home)
+            file.flush()
+            os.fsync(file.fileno())
+        return part.replace(folder / f"{name}-{count}.int32")
+
+
+def _check_room(folder: Path, wanted: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < wanted:
+        raise DataError(
+            f"{folder} has {free / 2**30:.1f} GiB free, and a text takes {wanted / 2**30:.1f} GiB there: "
+            "make room, or name another folder in XDG_CACHE_HOME"
+        )
 
 
 def decoded(path: Path) -> Iterator[np.ndarray]:
@@ -79,16 +97,19 @@ def decoded(path: Path) -> Iterator[np.ndarray]:
     Raises:
         DataError: it is empty, no UTF-8, or holds the character 0.
     """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
     blank, place, last = True, 0, False
     with path.open("rb") as file:
         while not last:
             chunk = file.read(CHUNK)
             last = len(chunk) < CHUNK
+            held = len(decoder.getstate()[0])
             try:
-                text = decoder.decode(chunk, last)
+                text = newlines.decode(decoder.decode(chunk, last), last)
             except UnicodeDecodeError as error:
-                raise DataError(f"{path} is no UTF-8 after byte {place:,}: save it as UTF-8") from error
+                wrong = place - held + error.start
+                raise DataError(f"{path} is no UTF-8 at byte {wrong:,}: save it as UTF-8") from error
             if "\0" in text:
                 raise DataError(f"{path} holds the character 0, which marks the end here: remove it")
             blank, place = blank and not text.strip(), place + len(chunk)

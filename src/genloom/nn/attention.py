@@ -44,6 +44,9 @@ Find = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 GROWTH = 64
 """Places by which a cache grows."""
 
+FEW = 16
+"""Queries of a sequence that are looked up by plain products."""
+
 
 class Cache:
     """What was read of each sequence, each with its own length, in memory that grows with the longest.
@@ -64,18 +67,19 @@ class Cache:
 
     def finder(self, count: int) -> "Find":
         """Return how so many symbols more find what they look for, in what was read and in each other."""
-        while self.keys.shape[-1] < self.longest + count:
-            self.keys, self.values = F.pad(self.keys, (0, GROWTH)), F.pad(self.values, (0, 0, 0, GROWTH))
-        hidden = torch.arange(self.keys.shape[-1]) > self.places(count)[:, None, None, :, None]
+        self.grow(self.longest + count)
+        hidden = torch.arange(self.keys.shape[-1]) > self.places(count)[:, None, :, None]
 
         def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self.put(layer, key, value)
-            asked = query.unflatten(1, (keys.shape[1], -1)) * query.shape[-1] ** -0.5
-            scores = (asked.flatten(2, 3) @ keys).unflatten(2, asked.shape[2:4])
-            shares = scores.masked_fill(hidden, -torch.inf).softmax(-1)
-            return (shares.flatten(2, 3) @ values).view_as(query)
+            return found_in(*self.put(layer, key, value), query, hidden)
 
         return find
+
+    def grow(self, places: int) -> None:
+        """Make room for so many places."""
+        if (missing := places - self.keys.shape[-1]) > 0:
+            more = -(-missing // GROWTH) * GROWTH
+            self.keys, self.values = F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more))
 
     def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store keys and values (B, G, T, E) of the next symbols; return those of all places."""
@@ -101,6 +105,23 @@ class Cache:
     def _measure(self, lengths: Tensor) -> None:
         self.lengths, self.longest = lengths, int(lengths.max())
         self.even = bool((lengths == self.longest).all())
+
+
+def found_in(keys: Tensor, values: Tensor, query: Tensor, hidden: Tensor) -> Tensor:
+    """Return what queries (B, H, T, E) find in keys (B, G, E, S) and values (B, G, S, E).
+
+    Plain products are fastest for few queries, and take memory for each query and place.
+
+    Args:
+        hidden: (B, 1, T, S), places that a query does not see.
+    """
+    if query.shape[2] > FEW:
+        shared = query.shape[1] != keys.shape[1]
+        return F.scaled_dot_product_attention(query, keys.transpose(2, 3), values, ~hidden, enable_gqa=shared)
+    asked = query.unflatten(1, (keys.shape[1], -1)) * query.shape[-1] ** -0.5
+    scores = (asked.flatten(2, 3) @ keys).unflatten(2, asked.shape[2:4])
+    shares = scores.masked_fill(hidden[:, :, None], -torch.inf).softmax(-1)
+    return (shares.flatten(2, 3) @ values).view_as(query)
 
 
 def empty_cache(like: Tensor, layers: int, rows: int, groups: int, size: int) -> Cache:

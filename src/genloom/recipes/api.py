@@ -188,7 +188,7 @@ class Trained:
             length: symbols of each at most.
             stop: a text is cut before the first of these.
             pattern: a regular expression that each continuation matches.
-            precision: ``bfloat16`` is faster, and rounds probabilities to about a hundredth of themselves.
+            precision: ``bfloat16`` is faster, and probabilities are off by a hundredth on average.
             choice: settings of ``Choice``: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty`` and ``guidance_scale``.
 

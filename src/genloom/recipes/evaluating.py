@@ -13,7 +13,7 @@ from genloom.core.capabilities import Invertible, Latent, LatentVariable, Likeli
 from genloom.core.errors import DataError
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
-from genloom.core.randomness import SampleNoise, key
+from genloom.core.randomness import SampleNoise, generator, key
 from genloom.metrics import (
     CopyReport,
     Figure,
@@ -45,7 +45,7 @@ MOST_BITS = 1000.0
 """A word, beyond which a perplexity would be no number."""
 
 COMPARED_ITEMS = 100_000
-"""Training items, and test items, at most that samples are compared with to find copies."""
+"""Training items, and test items, at most that samples are compared with to find copies: some of more."""
 
 MAX_CLASSES = 20
 """Up to this many classes, p(x) of a conditional model is computed by summing over them."""
@@ -361,10 +361,13 @@ def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
     """Return the share of copies as a figure; its note has the p-value of "no closer than new data"."""
     n = len(report.nearest)
     lo, hi = wilson(report.fraction, n)
+    total, seen = len(dataset.train), min(len(dataset.train), COMPARED_ITEMS)
+    part = "train" if seen == total else f"train[{seen}]"
     mark = Fingerprint(
-        f"copying(n={n})", 1, "raw", dataset.modality.name, f"{dataset.fingerprint}:train,test"
+        f"copying(n={n})", 1, "raw", dataset.modality.name, f"{dataset.fingerprint}:{part},test"
     )
-    note = f"p = {report.p_value:.2g}"
+    among = "" if seen == total else f", among {seen:,} of {total:,} training items"
+    note = f"p = {report.p_value:.2g}{among}"
     return Figure(
         "copying", report.fraction, min(lo, report.fraction), max(hi, report.fraction), n, mark, note=note
     )
@@ -372,8 +375,9 @@ def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
 
 def reference_items(dataset: Dataset, limit: int = MAX_ITEMS) -> Mapping[str, Tensor]:
     """Return the items of the reference rows: real data that no model saw, and copies of training items."""
-    n = len(held_out(dataset, limit))
+    n, total = len(held_out(dataset, limit)), len(dataset.train)
+    drawn = torch.randperm(total, generator=generator("copies", total))[:n]
     return {
         "real": dataset.valid.some(n).items,
-        "copies": as_seen(dataset, dataset.train.some(n), 2),
+        "copies": as_seen(dataset, dataset.train.take(drawn), 2),
     }

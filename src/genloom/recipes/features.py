@@ -23,6 +23,8 @@ from genloom.train.loop import bf16_pays
 RECIPE = 3
 COMPONENTS = 64
 LEARNT_FROM = 2**17
+"""Training items at most that principal components are taken from."""
+
 STEPS = {"small": 800, "large": 1500}
 BATCH = 128
 

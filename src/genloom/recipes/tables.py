@@ -43,6 +43,14 @@ COLUMNS: list[dict[str, str]] = [
         "by the classifier of the features (Salimans et al. 2016); blind to copying and to missing modes.",
     },
     {
+        "key": "class_accuracy",
+        "title": "Class accuracy",
+        "better": "higher",
+        "unit": "",
+        "how": "Share of samples in which a classifier of real items sees the class they were drawn for; "
+        "blind to variety within a class.",
+    },
+    {
         "key": "nll",
         "title": "Negative log-likelihood",
         "better": "lower",
