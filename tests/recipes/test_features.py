@@ -120,3 +120,16 @@ def test_samples_are_of_the_class_they_were_drawn_for() -> None:
     assert figure.note == f"{found.accuracy:.1%} of real items"
     assert turned.hi < figure.lo
     assert turned.value <= 1 - figure.value
+
+
+def test_texts_of_classes_have_a_classifier(tmp_path: Path) -> None:
+    rows = "".join(
+        f"{'good' if i % 2 else 'dull'},{'what fun' if i % 2 else 'so slow'} {i}\n" for i in range(200)
+    )
+    (tmp_path / "films.csv").write_text(f"mood,text\n{rows}")
+    data = open_data(str(tmp_path / "films.csv"), DataOptions(column="text", label="mood"))
+    found = features_for(data)
+    assert found.accuracy is not None
+    assert found.accuracy > 0.9
+    assert found.probs is not None
+    assert found.probs(data.test.items).shape == (len(data.test), 2)

@@ -1,5 +1,6 @@
 """The features that metrics are computed on: given weights, else a classifier of the labels, else PCA."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,7 @@ def _cache(dataset: Dataset) -> Path:
 
 def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
     shift, scale = _scaling(dataset)
-    shape = tuple(dataset.train.items.shape[1:])
+    shape = _shape(dataset)
     with torch.random.fork_rng(devices=[]):
         network = Classifier(shape, len(dataset.classes))
         weights = _weights(dataset, network, file, shift, scale)
@@ -129,12 +130,18 @@ def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
     )
 
 
+def _shape(dataset: Dataset) -> tuple[int, ...]:
+    """Return the shape of an item's raw numbers."""
+    return tuple(dataset.modality.features(dataset.train.items[:1]).shape[1:])
+
+
 def _scaling(dataset: Dataset) -> tuple[Tensor, Tensor]:
     """Return shift and scale that give images one overall scale and columns one each."""
     raw = dataset.modality.features(dataset.train.at_most(LEARNT_FROM).items)
     if dataset.train.items.dim() == 4:
         return raw.mean(), raw.std().clamp_min(1e-6)
-    return raw.mean(0), raw.std(0).clamp_min(1e-6)
+    spread = raw.std(0)
+    return raw.mean(0), torch.where(spread > 1e-6, spread, 1.0)
 
 
 def _weights(
@@ -168,15 +175,15 @@ def _initialise(network: Classifier) -> None:
 
 def _train(dataset: Dataset, network: Classifier, shift: Tensor, scale: Tensor) -> None:
     """Train on the labels with one-cycle Adam and shifts of at most one pixel for images."""
-    items, labels = dataset.train.items, dataset.train.labels
+    items, labels, shape = dataset.train.items, dataset.train.labels, _shape(dataset)
     assert labels is not None
-    steps = STEPS["small"] if items[0].numel() <= 256 else STEPS["large"]
+    steps = STEPS["small"] if math.prod(shape) <= 256 else STEPS["large"]
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=steps)
     source = generator("features", RECIPE, dataset.fingerprint)
     for _ in range(steps):
         index = torch.randint(len(items), (BATCH,), generator=source)
-        x = ((dataset.modality.features(items[index]) - shift) / scale).float().view(BATCH, *items.shape[1:])
+        x = ((dataset.modality.features(items[index]) - shift) / scale).float().view(BATCH, *shape)
         if x.dim() == 4:
             dy, dx = torch.randint(-1, 2, (2,), generator=source).tolist()
             x = x.roll((dy, dx), (2, 3)).contiguous(memory_format=torch.channels_last)

@@ -253,11 +253,11 @@ RECIPES: Mapping[str, Recipe] = {
     "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
     "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
     "captions-lstm": _captions("seq.lstm", AtMost(52.0), layers=1, batch_size=64, lr=2e-3),
-    "captions-vae": _captions("seq.vae", AtMost(51.35), symbol_dropout=0, free_bits=0.17),
+    "captions-vae": _captions("seq.vae", AtMost(51.35), symbol_dropout=0),
     "captions-lstm-inputless": _captions(
         "seq.lstm", AtMost(86.0), layers=1, batch_size=64, lr=2e-3, symbol_dropout=1
     ),
-    "captions-vae-inputless": _captions("seq.vae", AtMost(79.0), symbol_dropout=1),
+    "captions-vae-inputless": _captions("seq.vae", AtMost(75.9), symbol_dropout=1),
     "captions-of-a-subject": _captions(
         "seq.lstm", AtLeast(0.9), "class_accuracy", layers=1, batch_size=64, lr=2e-3
     ),

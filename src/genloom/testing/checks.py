@@ -19,6 +19,7 @@ from genloom.core.capabilities import (
     Infill,
     Invertible,
     Latent,
+    LatentVariable,
     Likelihood,
     Sampler,
     need,
@@ -436,6 +437,22 @@ def codes_decode(case: Case) -> None:
     require(torch.equal(z[:3], other[:3]), "a code depends on the other rows of its batch")
     require(len(z) == FEW and bool(z.isfinite().all()), "codes must be (B, ...) and finite")
     require_legal(case.event, decoded, FEW)
+
+
+def codes_are_inferred(case: Case) -> None:
+    """Codes drawn for items are like those of the prior, each of its item alone, and explain it finitely."""
+    model, x, cond = as_capability(case, LatentVariable), case.items(FEW), case.given(FEW)
+    few = None if cond is None else take(cond, slice(0, 3))
+    with torch.no_grad():
+        z, log_q = model.infer(x, row_noise(FEW), cond)
+        other, _ = model.infer(take(x, slice(0, 3)), row_noise(3), few)
+        drawn = model.draw_code(row_noise(FEW), cond)
+        nats = model.log_likelihood(x, z, cond) + model.log_prior(z, cond) - log_q
+    require(z.shape == drawn.shape, f"inferred codes are {tuple(z.shape)}, drawn ones {tuple(drawn.shape)}")
+    require(torch.allclose(z[:3], other, atol=1e-5), "an inferred code depends on the other rows")
+    require(
+        nats.shape == (FEW,) and bool(nats.isfinite().all()), "log q, the prior or p(x|z) is not (B,) nats"
+    )
 
 
 def inverse_inverts(case: Case) -> None:

@@ -14,6 +14,7 @@ from genloom.core.capabilities import (
     Infill,
     Invertible,
     Latent,
+    LatentVariable,
     Likelihood,
     Sampler,
 )
@@ -106,6 +107,7 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
         (Likelihood, "likelihood", checks.likelihood_keeps_its_word),
         (Likelihood, "likelihood_shapes", checks.likelihood_refuses_other_shapes),
         (Latent, "latent", checks.codes_decode),
+        (LatentVariable, "inference", checks.codes_are_inferred),
         (Invertible, "invertible", checks.inverse_inverts),
         (Denoiser, "denoiser", checks.denoiser_denoises),
         (Energy, "energy", checks.energy_is_minus_score),
