@@ -1,6 +1,7 @@
 """A transformer that reads from left to right. Radford et al. 2018; blocks as in Touvron et al. 2023."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,11 +21,11 @@ from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
 from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 
-RATES = ({}, *({"lr": 3e-3, "matrix_lr": rate, "matrix_decay": 1.0} for rate in (1e-2, 5e-3)))
-"""What the presets move their matrices and embedding by, or nothing where it is not given."""
+SMALL: Mapping[str, Any] = {"width": 128, "layers": 4, "matrix_lr": 5e-3, "batch_size": 128}
+"""What suits short texts."""
 
-SHAPES = ({}, *({"width": w, "layers": n, "heads": 4, "groups": 4} for w, n in ((256, 6), (128, 4))))
-"""The presets' sizes, or nothing where they are not given."""
+REPLACED = ("width", "layers", "heads", "groups", "lr", "matrix_lr", "matrix_decay")
+"""Settings that a model to start from has no use for."""
 
 
 class Config(card.Config):
@@ -54,19 +55,16 @@ class Config(card.Config):
     @classmethod
     def preset(cls, event: Event) -> Self:
         small = isinstance(event, Leaf) and event.extents[0] <= SHORT
-        return cls(width=128, layers=4, matrix_lr=5e-3, batch_size=128) if small else cls()
+        return cls.model_validate(SMALL) if small else cls()
 
     @model_validator(mode="before")
     @classmethod
     def _as_started(cls, given: Any) -> Any:
         if not isinstance(given, dict) or not isinstance(given.get("start"), str) or given.get("sizes"):
             return given
-        if {name: given[name] for name in SHAPES[-1] if name in given} not in SHAPES:
-            raise ValueError("a model that has a start has sizes: leave width, layers, heads and groups out")
-        if {name: given[name] for name in RATES[-1] if name in given} not in RATES:
-            raise ValueError(
-                "a model that has a start moves at tuning_lr: leave lr, matrix_lr and matrix_decay out"
-            )
+        presets = [cls.model_construct(**preset) for preset in ({}, SMALL)]
+        if not any(all(given.get(n, getattr(p, n)) == getattr(p, n) for n in REPLACED) for p in presets):
+            raise ValueError(f"a start has its own sizes and rate: leave {', '.join(REPLACED)} out")
         folder = Path(os.path.expanduser(given["start"])).resolve()
         return {**given, "start": str(folder), "sizes": read_sizes(folder)}
 

@@ -139,9 +139,9 @@ class Split:
         """Select items by index or mask."""
         return Split(self.items[index], None if self.labels is None else self.labels[index])
 
-    def some(self, n: int) -> "Split":
-        """Return at most n of the items, spread over the whole split in an order fixed by its size alone."""
-        return self.take(torch.randperm(len(self), generator=generator("some", len(self)))[:n])
+    def some(self, n: int, name: str = "some") -> "Split":
+        """Return at most n of the items, spread over the whole split by its size and a name alone."""
+        return self.take(torch.randperm(len(self), generator=generator(name, len(self)))[:n])
 
     def at_most(self, n: int) -> "Split":
         """Return the split as it is, or ``some`` of its items where it has more than n."""

@@ -13,7 +13,7 @@ from genloom.core.capabilities import Invertible, Latent, LatentVariable, Likeli
 from genloom.core.errors import DataError
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
-from genloom.core.randomness import SampleNoise, generator, key
+from genloom.core.randomness import SampleNoise, key
 from genloom.metrics import (
     CopyReport,
     Figure,
@@ -375,9 +375,6 @@ def copying_figure(report: CopyReport, dataset: Dataset) -> Figure:
 
 def reference_items(dataset: Dataset, limit: int = MAX_ITEMS) -> Mapping[str, Tensor]:
     """Return the items of the reference rows: real data that no model saw, and copies of training items."""
-    n, total = len(held_out(dataset, limit)), len(dataset.train)
-    drawn = torch.randperm(total, generator=generator("copies", total))[:n]
-    return {
-        "real": dataset.valid.some(n).items,
-        "copies": as_seen(dataset, dataset.train.take(drawn), 2),
-    }
+    n = len(held_out(dataset, limit))
+    copies = as_seen(dataset, dataset.train.some(n, "copies"), 2)
+    return {"real": dataset.valid.some(n).items, "copies": copies}
