@@ -115,8 +115,10 @@ def training_theirs(bf16: bool, compiled: bool, attention: str) -> Callable[[], 
     return step
 
 
-def drawing_ours(rows: int, dtype: torch.dtype) -> Callable[[], object]:
+def drawing_ours(rows: int, dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
     model = ours().to(dtype).eval()
+    if compiled:
+        model.compile_reading()
 
     def draw() -> Tensor:
         noise = SampleNoise(0, torch.arange(rows))
@@ -126,10 +128,12 @@ def drawing_ours(rows: int, dtype: torch.dtype) -> Callable[[], object]:
     return draw
 
 
-def drawing_theirs(rows: int, dtype: torch.dtype, cache: str | None) -> Callable[[], object]:
+def drawing_theirs(rows: int, dtype: torch.dtype, cache: str) -> Callable[[], object]:
     model = theirs().to(dtype).eval()
     first = torch.full((rows, 1), KINDS)
-    more = {} if cache is None else {"cache_implementation": cache}
+    more = {} if cache == "dynamic" else {"cache_implementation": "static"}
+    if cache == "static compiled":
+        model.forward = torch.compile(model.forward)
 
     def draw() -> Tensor:
         with torch.no_grad():
@@ -161,16 +165,24 @@ def training(quick: bool) -> Iterator[tuple[str, list[Variant]]]:
     )
 
 
-def drawing(rows: int) -> Iterator[tuple[str, list[Variant]]]:
+def drawing(rows: int, quick: bool) -> Iterator[tuple[str, list[Variant]]]:
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    yield "genloom", [v for n, d in kinds.items() for v in attempt(n, drawing_ours(rows, d))]
+    yield (
+        "genloom",
+        [
+            v
+            for n, d in kinds.items()
+            for c in ((False,) if quick else (False, True))
+            for v in attempt(f"{n}{' compiled' * c}", drawing_ours(rows, d, c))
+        ],
+    )
     yield (
         "transformers",
         [
             v
             for n, d in kinds.items()
-            for c in (None, "static")
-            for v in attempt(f"{n} {c or 'dynamic'}", drawing_theirs(rows, d, c))
+            for c in ("dynamic", "static", "static compiled")[: 2 if quick else 3]
+            for v in attempt(f"{n} {c}", drawing_theirs(rows, d, c))
         ],
     )
 
@@ -182,7 +194,7 @@ def main() -> None:
     best = {name: fastest(name, found, 2) for name, found in training(told.quick)}
     compare(f"training step of {BATCH * LENGTH:,} characters", best, told.rounds)
     for rows in (1, BATCH):
-        best = {name: fastest(name, found, 1) for name, found in drawing(rows)}
+        best = {name: fastest(name, found, 1) for name, found in drawing(rows, told.quick)}
         compare(f"drawing {rows} x {LENGTH - 1} characters", best, min(told.rounds, 5))
     cached = 2 * SIZES["layers"] * LENGTH * SIZES["width"] * 4
     print(f"\ncache of keys and values: {cached / 2**20:.1f} MiB a text of {LENGTH} in float32")

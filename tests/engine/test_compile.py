@@ -32,3 +32,9 @@ def test_a_model_without_networks_is_refused() -> None:
     bare.weight = nn.Parameter(torch.zeros(1))
     with pytest.raises(ConfigError, match="leave --compile out"):
         compile_parts(bare)
+
+
+def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="needs the compiler no-such-compiler"):
+        compile_parts(Nested())

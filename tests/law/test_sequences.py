@@ -10,7 +10,7 @@ from symbols import FIXED, VARYING, counted, everything, listed
 from torch import Tensor
 
 from genloom.core import registry
-from genloom.core.errors import DataError
+from genloom.core.errors import ConfigError, DataError
 from genloom.core.events import Binary, Categorical, Leaf, Length, Padded
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
@@ -270,3 +270,26 @@ def test_hidden_symbols_change_the_loss_and_matrices_decay() -> None:
     assert stage.objective is not None
     decays = {name: group.optimiser.weight_decay for name, group in stage.objective.groups.items()}
     assert decays == {"blocks": 0.7, "embedding": 0.2}
+
+
+def test_compiled_reading_is_reading() -> None:
+    """One symbol at a time over several sizes of the cache, in step and out of step."""
+    network = make("grouped queries", LONG).network.requires_grad_(False)
+    symbols = torch.randint(5, (3, 12), generator=generator("compiled"))
+    counts = torch.tensor([1, 3, 2])
+
+    def read() -> Tensor:
+        reader, uneven = network.reader(3, 12), network.reader(3, 12)
+        uneven.read(symbols[:, :3], counts)
+        parts = [r.read(part) for r in (reader, uneven) for part in symbols[:, 3:].split(1, 1)]
+        return torch.cat(parts, 1)
+
+    with torch.no_grad():
+        plain = read()
+        network.compile_reading()
+        assert torch.allclose(read(), plain, atol=1e-10, rtol=0)
+
+
+def test_what_cannot_be_compiled_says_so() -> None:
+    with pytest.raises(ConfigError, match="leave --compile out"):
+        make("lstm", LONG).compile_reading()

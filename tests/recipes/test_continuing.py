@@ -120,7 +120,7 @@ def test_half_of_the_bits_say_nearly_the_same(runs: Callable[[str], genloom.Trai
     trained = runs(family)
     exact, found = (
         trained.continue_texts(["one two "], length=20, temperature=0.0, precision=precision)[0]
-        for precision in ("float32", "bfloat16")
+        for precision in ("fp32", "bf16")
     )
     assert found.text == exact.text
     assert found.nats == pytest.approx(exact.nats, rel=0.1)
@@ -145,7 +145,8 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         ),
         (ConfigError, "no regular expression", "", {"pattern": "("}),
         (ConfigError, "top_k", "", {"top_k": 0}),
-        (ConfigError, "does not run in bfloat16: leave --precision out", "", {"precision": "bfloat16"}),
+        (ConfigError, "does not run in bfloat16: leave --precision out", "", {"precision": "bf16"}),
+        (ConfigError, "leave --compile out", "", {"compile": True}),
         (ConfigError, "not conditional", "", {"label": "x"}),
         (ConfigError, "towards a class", "", {"guidance_scale": 2.0}),
         (ConfigError, "empty stop", "", {"stop": ("",)}),

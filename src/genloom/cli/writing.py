@@ -39,7 +39,10 @@ def continue_command(
         Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
     ] = None,
     label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
-    precision: Annotated[Precision, Parameter(help="Of the arithmetic; bfloat16 is faster.")] = "float32",
+    precision: Annotated[Precision, Parameter(help="Of the arithmetic; bf16 is faster.")] = "fp32",
+    compiled: Annotated[
+        bool, Parameter(name="--compile", negative=(), help="Draw faster after half a minute of compilation.")
+    ] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -51,7 +54,7 @@ def continue_command(
     """
     wish = Wish(within(1, length, MOST, "--length"), choice, stop, pattern, label, seed)
     count = within(1, n, MOST, "-n")
-    writer = Writer(open_run(run), None if helper is None else open_run(helper), precision)
+    writer = Writer(open_run(run), None if helper is None else open_run(helper), precision, compiled)
     _print_anything()
     if helper is None and (notice := writer.notice(prompt, length)):
         speaker()(notice)

@@ -1,5 +1,6 @@
 """What a text may be while it is written: a regular expression that it will match, and where it stops."""
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,23 +17,27 @@ PATIENCE = 2.0
 class Written:
     """Texts in the making.
 
+    ``texts`` are they, without a character that is not whole yet.
+
     Args:
         spelled: the UTF-8 that each symbol stands for.
     """
 
     def __init__(self, spelled: Sequence[bytes], rows: int) -> None:
-        self.spelled, self.parts = spelled, [b""] * rows
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts, without a character that is not whole yet."""
-        return [part.decode("utf-8", "ignore") for part in self.parts]
+        self.spelled, self.texts, self.before = spelled, [""] * rows, [0] * rows
+        self.decoders = [codecs.getincrementaldecoder("utf-8")("ignore") for _ in range(rows)]
 
     def add(self, symbols: Tensor, active: Tensor) -> None:
         """Add a symbol to each text that is active, an end none."""
+        self.before = [len(text) for text in self.texts]
         for row, (symbol, goes_on) in enumerate(zip(symbols.tolist(), active.tolist(), strict=True)):
             if goes_on and symbol < len(self.spelled):
-                self.parts[row] += self.spelled[symbol]
+                self.texts[row] += self.decoders[row].decode(self.spelled[symbol])
+
+    def completed(self, strings: Sequence[str]) -> list[bool]:
+        """Tell of each text whether what was added last completed one of some strings."""
+        found = zip(self.texts, self.before, strict=True)
+        return [any(s in text[max(0, n - len(s) + 1) :] for s in strings) for text, n in found]
 
 
 class StopAt(Constraint):
@@ -50,7 +55,7 @@ class StopAt(Constraint):
 
     def take(self, symbols: Tensor, active: Tensor) -> Tensor:
         self.written.add(symbols, active)
-        return torch.tensor([any(stop in text for stop in self.stops) for text in self.written.texts])
+        return torch.tensor(self.written.completed(self.stops))
 
 
 class Matches(Constraint):

@@ -52,46 +52,32 @@ class Cache:
     """What was read of each sequence, each with its own length, in memory that grows with the longest.
 
     Args:
-        keys: (layers, B, G, E, S), the places last, as products of few rows on a CPU like them best.
-        values: (layers, B, G, S, E).
+        keys: of each layer, (B, G, E, S), the places last, as products of few rows on a CPU like them best.
+        values: of each layer, (B, G, S, E).
     """
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, keys: list[Tensor], values: list[Tensor]) -> None:
         self.keys, self.values = keys, values
-        self.lengths = torch.zeros(keys.shape[1], dtype=torch.int64)
+        self.lengths = torch.zeros(len(keys[0]), dtype=torch.int64)
         self.longest, self.even = 0, True
 
     def places(self, count: int) -> Tensor:
         """Return where the next symbols go, (B, T)."""
         return self.lengths[:, None] + torch.arange(count)
 
-    def finder(self, count: int) -> "Find":
-        """Return how so many symbols more find what they look for, in what was read and in each other."""
+    def lookup(self, count: int) -> "Lookup":
+        """Return how so many symbols more find what they look for."""
         self.grow(self.longest + count)
-        hidden = torch.arange(self.keys.shape[-1]) > self.places(count)[:, None, :, None]
-
-        def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            return found_in(*self.put(layer, key, value), query, hidden)
-
-        return find
+        places = self.places(count)
+        hidden = torch.arange(self.keys[0].shape[-1]) > places[:, None, :, None]
+        return Lookup(self.keys, self.values, places[0] if self.even else places, hidden)
 
     def grow(self, places: int) -> None:
         """Make room for so many places."""
-        if (missing := places - self.keys.shape[-1]) > 0:
+        if (missing := places - self.keys[0].shape[-1]) > 0:
             more = -(-missing // GROWTH) * GROWTH
-            self.keys, self.values = F.pad(self.keys, (0, more)), F.pad(self.values, (0, 0, 0, more))
-
-    def put(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B, G, T, E) of the next symbols; return those of all places."""
-        keys, values, count = self.keys[layer], self.values[layer], key.shape[2]
-        if self.even:
-            keys[..., self.longest : self.longest + count] = key.transpose(2, 3)
-            values[:, :, self.longest : self.longest + count] = value
-        else:
-            rows, places = torch.arange(len(keys))[:, None], self.places(count)
-            keys[rows, :, :, places] = key.transpose(1, 2).to(keys.dtype)
-            values[rows, :, places] = value.transpose(1, 2).to(values.dtype)
-        return keys, values
+            self.keys = [F.pad(keys, (0, more)) for keys in self.keys]
+            self.values = [F.pad(values, (0, 0, 0, more)) for values in self.values]
 
     def advance(self, counts: Tensor | int) -> None:
         """Count so many symbols of each sequence as read."""
@@ -99,12 +85,41 @@ class Cache:
 
     def select(self, rows: Tensor) -> None:
         """Go on with these sequences."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.keys, self.values = [keys[rows] for keys in self.keys], [values[rows] for values in self.values]
         self._measure(self.lengths[rows])
 
     def _measure(self, lengths: Tensor) -> None:
         self.lengths, self.longest = lengths, int(lengths.max())
         self.even = bool((lengths == self.longest).all())
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """How the next symbols of sequences find what they look for, in what was read and in each other.
+
+    Args:
+        keys, values: as a cache holds them.
+        places: where the symbols go, (B, T), or (T,) where that is the same for all sequences.
+        hidden: (B, 1, T, S), places that a symbol does not see.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    places: Tensor
+    hidden: Tensor
+
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Store keys and values of a layer, and return what its queries find."""
+        keys, values = self.keys[layer], self.values[layer]
+        key, value = key.to(keys.dtype), value.to(values.dtype)
+        if self.places.dim() == 1:
+            keys.index_copy_(3, self.places, key.transpose(2, 3))
+            values.index_copy_(2, self.places, value)
+        else:
+            rows = torch.arange(len(keys))[:, None]
+            keys[rows, :, :, self.places] = key.transpose(1, 2)
+            values[rows, :, self.places] = value.transpose(1, 2)
+        return found_in(keys, values, query, self.hidden)
 
 
 def found_in(keys: Tensor, values: Tensor, query: Tensor, hidden: Tensor) -> Tensor:
@@ -126,8 +141,8 @@ def found_in(keys: Tensor, values: Tensor, query: Tensor, hidden: Tensor) -> Ten
 
 def empty_cache(like: Tensor, layers: int, rows: int, groups: int, size: int) -> Cache:
     """Return a cache of nothing yet, in the precision of a tensor."""
-    keys = like.new_zeros(layers, rows, groups, size, 0)
-    return Cache(keys, keys.transpose(3, 4))
+    keys = [like.new_zeros(rows, groups, size, 0) for _ in range(layers)]
+    return Cache(keys, [k.transpose(2, 3) for k in keys])
 
 
 @dataclass(frozen=True)

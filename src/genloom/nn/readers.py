@@ -123,6 +123,9 @@ class Muted(NextSymbol):
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         return MutedReader(self.model.reader(rows, longest, cond), self.silent)
 
+    def compile_reading(self) -> None:
+        self.model.compile_reading()
+
 
 class MutedReader(Reader):
     """The reader of a ``Muted`` model."""

@@ -3,8 +3,10 @@
 Shapes: B batch, L positions, T symbols read at once, D width, V what can come next.
 """
 
-from typing import Annotated, Protocol
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,9 +26,13 @@ from genloom.nn.attention import (
     empty_cache,
     gated_width,
 )
+from genloom.nn.compiling import need_compiler
 from genloom.nn.dropout import Map, channel_dropout, identity
 from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
+
+Read = Callable[[Tensor, Step, Map], Tensor]
+"""Returns the logits (B, T, V) of what follows symbols (B, T)."""
 
 
 class Sizes(BaseModel):
@@ -86,6 +92,7 @@ class CausalTransformer(SequenceNetwork):
     """
 
     turn: Tensor
+    read_one: Read | None = None
 
     def __init__(self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: float) -> None:
         super().__init__()
@@ -114,9 +121,31 @@ class CausalTransformer(SequenceNetwork):
         cache = empty_cache(weight, sizes.layers, rows, sizes.groups, sizes.size)
         return CachedReader(self, cache, angles(longest, sizes.size, sizes.base).to(weight.dtype))
 
+    def compile_reading(self) -> None:
+        self.read_one = compiled(self.read)
+
+
+def compiled(read: Read) -> Read:
+    """Return what reads the next symbols as ``read`` does, compiled for the weights as they are.
+
+    Queries are kept from being turned anew for each place that they look at: few operations are done twice.
+
+    Raises:
+        ConfigError: there is no compiler.
+    """
+    need_compiler()
+    options: dict[str, Any] = {"freezing": True, "max_autotune": True, "realize_opcount_threshold": 4}
+    found: Read = torch.compile(read, options=options)
+    return found
+
 
 class Decoder(Protocol):
-    """What reads symbols with the keys and values of all before at hand."""
+    """What reads symbols with the keys and values of all before at hand.
+
+    ``read_one`` reads one symbol of each sequence, if that was compiled.
+    """
+
+    read_one: Read | None
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""
@@ -131,8 +160,9 @@ class CachedReader(Reader):
     def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
         count = symbols.shape[1]
         turn = self.turn[:, self.cache.places(count)].unsqueeze(2)
-        step = Step(turn, self.cache.finder(count), self.source)
-        logits = self.network.read(symbols, step, identity)
+        step = Step(turn, self.cache.lookup(count), self.source)
+        read = self.network.read if count > 1 or self.network.read_one is None else self.network.read_one
+        logits = read(symbols, step, identity)
         self.cache.advance(count if counts is None else counts)
         return logits
 

@@ -55,6 +55,7 @@ class Trained:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.model: nn.Module = run.load()
+        self._writers: dict[tuple[Precision, bool], Writer] = {}
 
     @checked
     def sample(
@@ -178,7 +179,8 @@ class Trained:
         stop: tuple[str, ...] = (),
         pattern: str | None = None,
         label: str | int | None = None,
-        precision: Precision = "float32",
+        precision: Precision = "fp32",
+        compile: bool = False,
         seed: int = 0,
         **choice: Any,
     ) -> list[Continuation]:
@@ -188,7 +190,8 @@ class Trained:
             length: symbols of each at most.
             stop: a text is cut before the first of these.
             pattern: a regular expression that each continuation matches.
-            precision: ``bfloat16`` is faster, and probabilities are off by a hundredth on average.
+            precision: ``bf16`` is faster, and probabilities are off by a hundredth on average.
+            compile: draw faster after half a minute of compilation, once.
             choice: settings of ``Choice``: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty`` and ``guidance_scale``.
 
@@ -198,7 +201,9 @@ class Trained:
             Unsupported: the run is no model of texts that predicts the next symbol.
         """
         wish = Wish(length, _settings(Choice, choice), stop, pattern, label, seed)
-        return Writer(self.run, precision=precision).write(prompts, wish)
+        if (precision, compile) not in self._writers:
+            self._writers[precision, compile] = Writer(self.run, None, precision, compile)
+        return self._writers[precision, compile].write(prompts, wish)
 
     @checked
     def translate(

@@ -54,28 +54,36 @@ class Continuation:
     ended: bool
 
 
-Precision = Literal["float32", "bfloat16"]
-"""What models are computed in; probabilities by bfloat16 are off by a hundredth of themselves on average."""
+Precision = Literal["fp32", "bf16"]
+"""What models are computed in; probabilities by bf16 are off by a hundredth of themselves on average."""
 
 
 class Writer:
-    """Goes on with texts by one run, perhaps with the guesses of another."""
+    """Goes on with texts by one run, perhaps with the guesses of another.
 
-    def __init__(self, run: Run, helper: Run | None = None, precision: Precision = "float32") -> None:
+    Args:
+        compiled: make drawing faster, once compilation is over.
+    """
+
+    def __init__(
+        self, run: Run, helper: Run | None = None, precision: Precision = "fp32", compiled: bool = False
+    ) -> None:
         view = run.view
         if not isinstance(view, TextView):
             raise Unsupported(f"{run.folder} is a model of {run.modality.name}: only texts can be continued")
         self.run, self.view, self.spelled = run, view, view.spell()
-        if precision == "bfloat16" and not run.card.autocast:
+        if precision == "bf16" and not run.card.autocast:
             raise ConfigError(f"{run.family} does not run in bfloat16: leave --precision out")
         self.model = self._opened(run, precision)
         self.helper = None if helper is None else self._opened(helper, precision)
         if helper is not None and helper.modality.describe() != run.modality.describe():
             raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
+        if compiled:
+            self.model.compile_reading()
 
     def _opened(self, run: Run, precision: Precision) -> NextSymbol:
         silent, model = [i for i, part in enumerate(self.spelled) if not part], run.load().eval()
-        if precision == "bfloat16" and run.card.autocast:
+        if precision == "bf16" and run.card.autocast:
             model = model.bfloat16()
         return Muted(need(model, NextSymbol, "continue"), silent)
 
@@ -111,7 +119,7 @@ class Writer:
         for drawn in self._drawn([prompt], [0], wish):
             written.add(drawn.symbols, drawn.active)
             (text,) = written.texts
-            if any(stop in text for stop in wish.stop):
+            if any(written.completed(wish.stop)):
                 break
             ready = max(shown, len(text) - held)
             if ready > shown:

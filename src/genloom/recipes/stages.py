@@ -15,6 +15,7 @@ from genloom.core.events import Value, rows
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.base import Dataset
+from genloom.nn.compiling import need_compiler
 from genloom.nn.gaussian_vae import active_units
 from genloom.recipes.evaluating import reconstructed
 from genloom.recipes.runs import Run
@@ -98,10 +99,11 @@ def compile_parts(model: nn.Module) -> None:
     """Compile what the model calls: its children, and those of containers, which are not called themselves.
 
     Raises:
-        ConfigError: it has none, as its parameters are its own.
+        ConfigError: it has none, as its parameters are its own; or there is no compiler.
     """
     if not any(True for _ in model.children()):
         raise ConfigError("this family has no networks to compile: leave --compile out")
+    need_compiler()
     for child in model.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             if len(child):

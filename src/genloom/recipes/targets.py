@@ -114,9 +114,11 @@ def _mnist(family: str, budget: str, **more: Any) -> FitConfig:
     return FitConfig(family, "mnist", more, train, DataOptions(binarise="dynamic"), conditional="no")
 
 
-def _text(family: str, source: str, target: float, budget: str, **model: Any) -> Recipe:
+def _text(
+    family: str, source: str, target: float, budget: str, *, compiled: bool = False, **model: Any
+) -> Recipe:
     """Return a fit of texts, scored in nats a character."""
-    fit = FitConfig(family, source, model, TrainConfig(budget=budget))
+    fit = FitConfig(family, source, model, TrainConfig(budget=budget, compile=compiled))
     published, protocol = TEXTS[source]
     return Recipe(fit, AtMost(target), published, protocol, figure="nats a unit")
 
@@ -251,7 +253,18 @@ RECIPES: Mapping[str, Recipe] = {
     "names-lstm": _text("seq.lstm", "names", 2.02, "5m"),
     "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
     "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
-    "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
+    "shakespeare-gpt": _text(
+        "seq.gpt",
+        "shakespeare",
+        1.4697,
+        "80m",
+        compiled=True,
+        width=320,
+        heads=5,
+        groups=5,
+        dropout=0.2,
+        batch_size=32,
+    ),
     "captions-lstm": _captions("seq.lstm", AtMost(52.0), layers=1, batch_size=64, lr=2e-3),
     "captions-vae": _captions("seq.vae", AtMost(51.35), symbol_dropout=0),
     "captions-lstm-inputless": _captions(
