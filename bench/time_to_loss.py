@@ -4,7 +4,7 @@ The same layers (10.6 M parameters, see transformers_gpt.py), the same batches o
 tinyshakespeare, both in bfloat16, rates constant after a warm-up. genloom trains as seq.gpt does, by Muon and
 AdamW, and validates the average of its weights; transformers by fused AdamW with nanoGPT's settings for this
 text (rate 1e-3, decay 0.1, betas 0.9 and 0.99, gradients of norm 1 at most), compiled where asked. Neither
-drops anything. Each runs once, one after the other; validation and the first step do not count.
+drops anything. They see the same batches in turn; validation and the first step do not count.
 
     GENLOOM_DATA=data python bench/time_to_loss.py [--seconds 240] [--threads 2] [--compiled]
 """
@@ -12,7 +12,7 @@ drops anything. Each runs once, one after the other; validation and the first st
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -97,23 +97,41 @@ def batches(text: Tensor) -> Iterator[Tensor]:
         yield text[start + torch.arange(LENGTH)]
 
 
-def race(name: str, made: tuple[Step, Score], text: Tensor, held: Tensor, limit: float) -> dict[float, float]:
-    """Train until the lowest loss or the limit; return the seconds to each loss that was reached."""
-    step, score = made
-    spent, found = 0.0, dict[float, float]()
-    for number, x in enumerate(batches(text)):
+@dataclass
+class Side:
+    """One contender: what it does, the seconds it has trained, and those after which it reached each loss."""
+
+    name: str
+    step: Step
+    score: Score
+    spent: float = 0.0
+    found: dict[float, float] = field(default_factory=dict)
+
+    def train(self, x: Tensor, number: int) -> None:
         began = time.perf_counter()
-        step(x, number)
-        spent += (time.perf_counter() - began) if number else 0.0
-        if number % EVERY:
-            continue
+        self.step(x, number)
+        self.spent += (time.perf_counter() - began) if number else 0.0
+
+    def validate(self, held: Tensor, number: int) -> None:
         with torch.no_grad():
-            loss = float(torch.cat([score(part) for part in held.split(32)]).mean())
-        found |= {one: spent for one in LOSSES if loss <= one and one not in found}
-        if len(found) == len(LOSSES) or spent > limit:
-            print(f"  {name}: {loss:.3f} nats after {spent:.0f} s and {number:,} steps", flush=True)
-            break
-    return found
+            loss = float(torch.cat([self.score(part) for part in held.split(32)]).mean())
+        self.found |= {one: self.spent for one in LOSSES if loss <= one and one not in self.found}
+        print(f"  {self.name}: {loss:.3f} nats after {self.spent:.0f} s and {number + 1:,} steps", flush=True)
+
+    def over(self, limit: float) -> bool:
+        return len(self.found) == len(LOSSES) or self.spent > limit
+
+
+def race(sides: list[Side], text: Tensor, held: Tensor, limit: float) -> None:
+    """Train all in turn, batch by batch, each until the lowest loss or the limit."""
+    for number, x in enumerate(batches(text)):
+        running = [side for side in sides if not side.over(limit)]
+        if not running:
+            return
+        for side in running:
+            side.train(x, number)
+            if number % EVERY == EVERY - 1:
+                side.validate(held, number)
 
 
 def main() -> None:
@@ -133,16 +151,14 @@ def main() -> None:
     assert isinstance(train, Tensor)
     assert isinstance(held, Tensor)
     text, held = train.flatten().clamp_max(KINDS - 1), held.clamp_max(KINDS - 1)
-    ours_, peers = (
-        race(name, made, text, held, told.seconds)
-        for name, made in (("genloom", genloom()), ("transformers", transformers(told.compiled)))
-    )
-    for loss in LOSSES:
-        if loss in ours_:
-            ratio = (
-                f"{peers[loss] / ours_[loss]:.2f}" if loss in peers else f"> {told.seconds / ours_[loss]:.2f}"
-            )
-            print(f"{loss:.2f} nats: genloom {ours_[loss]:.1f} s, transformers {ratio} times as long")
+    ours_, peers = Side("genloom", *genloom()), Side("transformers", *transformers(told.compiled))
+    race([ours_, peers], text, held, told.seconds)
+    for loss in (one for one in LOSSES if one in ours_.found):
+        seconds = ours_.found[loss]
+        reached = (
+            f"{peers.found[loss] / seconds:.2f}" if loss in peers.found else f"> {peers.spent / seconds:.2f}"
+        )
+        print(f"{loss:.2f} nats: genloom {seconds:.1f} s, transformers {reached} times as long")
 
 
 if __name__ == "__main__":

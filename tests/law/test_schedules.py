@@ -65,27 +65,6 @@ def test_posterior_is_bayes_on_a_grid(s, t):
     torch.testing.assert_close((p * (grid - brute).square()).sum(), variance)
 
 
-@given(times, st.integers(0, 999), numbers, numbers, numbers)
-def test_ddim_with_eta_one_is_ddpm(t, s, x, x0, z):
-    s = min(s, t - 1)
-    abar, earlier = TABLES["cosine"][t], TABLES["cosine"][s]
-    x, x0, z = (torch.tensor(a).double() for a in (x, x0, z))
-    ancestral = S.ddpm_step(x, x0, abar, earlier, S.posterior_variance(abar, earlier), z)
-    torch.testing.assert_close(S.ddim_step(x, x0, abar, earlier, 1.0, z), ancestral, atol=1e-8, rtol=0)
-
-
-@given(times, st.integers(0, 999), st.floats(0, 1))
-def test_ddim_keeps_the_marginals(t, s, eta):
-    s = min(s, t - 1)
-    abar, earlier = TABLES["cosine"][t], TABLES["cosine"][s]
-    x0, one, zero = torch.tensor(0.7).double(), torch.tensor(1.0).double(), torch.tensor(0.0).double()
-    centre = S.ddim_step(S.diffuse(x0, zero, abar), x0, abar, earlier, eta, zero)
-    from_x = S.ddim_step(S.diffuse(x0, one, abar), x0, abar, earlier, eta, zero) - centre
-    from_z = S.ddim_step(S.diffuse(x0, zero, abar), x0, abar, earlier, eta, one) - centre
-    torch.testing.assert_close(centre, earlier.sqrt() * x0, atol=1e-9, rtol=0)
-    torch.testing.assert_close(from_x**2 + from_z**2, 1 - earlier, atol=1e-9, rtol=0)
-
-
 @given(numbers, numbers, st.floats(0.01, 4), st.floats(0.01, 4))
 def test_kl_is_that_of_torch(a, b, v, w):
     a, b, v, w = (torch.tensor(n).double() for n in (a, b, v, w))

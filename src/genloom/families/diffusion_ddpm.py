@@ -1,12 +1,13 @@
 """Denoising diffusion. Ho et al. 2020, arXiv:2006.11239.
 
 Cosine schedule of Nichol & Dhariwal 2021, arXiv:2102.09672; v-prediction of Salimans & Ho 2022,
-arXiv:2202.00512; DDIM of Song et al. 2021, arXiv:2010.02502; classifier-free guidance of Ho & Salimans
+arXiv:2202.00512; classifier-free guidance of Ho & Salimans
 2022, arXiv:2207.12598.  B batch, S event shape, D scalars, E embedding, T steps, K strata.
 """
 
-import itertools
-from typing import Literal, Self
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +35,9 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math import schedules
+from genloom.math.solvers import SOLVERS, Grid, SamplerName, Variance
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.unet import TimeLabelEmbedding, UNet, silence
-
-Variance = Literal["forward", "posterior"]
 
 
 class Config(card.Config):
@@ -57,7 +57,9 @@ class Config(card.Config):
         "posterior", description="of reverse steps: posterior suits discrete data, forward smooth densities"
     )
     clip: bool = Field(True, description="keep estimates of bounded data inside their bounds")
-    sampler: Literal["ddpm", "ddim"] = Field("ddim", description="ddim needs fewer steps")
+    sampler: SamplerName = Field(
+        "ddim", description="way from noise to data; unipc needs fewest steps, ddpm most"
+    )
     sampling_steps: int = Field(50, ge=1, description="network calls for one sample")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
     guidance_scale: float = Field(
@@ -179,7 +181,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         prediction: Literal["epsilon", "v"],
         variance: Variance,
         clip: bool,
-        sampler: Literal["ddpm", "ddim"],
+        sampler: SamplerName,
         sampling_steps: int,
         eta: float,
         guidance_scale: float,
@@ -246,21 +248,24 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         """Walk from noise to data; where the event has levels, return the nearest ones."""
         x = noise.normal(*self.leaf.extents).to(next(self.parameters()).dtype)
         label = labels_or_null(cond, self.classes, len(x))
-        times = schedules.spaced_times(self.timesteps, self.sampling_steps)
-        for t, s in itertools.pairwise(times):
-            time = torch.full((len(x),), t, device=x.device)
-            x0 = self.estimate(x, self.guided(x, time, label), self.alpha_bar[t])
-            x = (self._step(x, x0, t, s, noise) if s else x0).to(x.dtype)
+        moves = -(-self.sampling_steps // 2) if self.sampler == "heun" else self.sampling_steps
+        times = schedules.spaced_times(self.timesteps, moves)
+        abar = self.alpha_bar[times]
+
+        def denoise(x: Tensor, place: int) -> Tensor:
+            time = torch.full((len(x),), times[place], device=x.device)
+            return self.estimate(x, self.guided(x, time, label), abar[place])
+
+        def draw() -> Tensor:
+            return noise.normal(*self.leaf.extents).to(x)
+
+        x = self._solver()(denoise, x, Grid(abar.sqrt(), (1 - abar).sqrt()), draw).to(x.dtype)
         return nearest_level(x, self.leaf.kind)
 
-    def _step(self, x: Tensor, x0: Tensor, t: int, s: int, noise: Noise) -> Tensor:
-        """Move from time t to s > 0 by the chosen sampler."""
-        abar, earlier = self.alpha_bar[t], self.alpha_bar[s]
-        if self.sampler == "ddpm":
-            z = noise.normal(*self.leaf.extents).to(x)
-            return schedules.ddpm_step(x, x0, abar, earlier, self._variance(abar, earlier), z)
-        z = noise.normal(*self.leaf.extents).to(x) if self.eta else torch.zeros_like(x)
-        return schedules.ddim_step(x, x0, abar, earlier, self.eta, z)
+    def _solver(self) -> Callable[..., Tensor]:
+        """Return the chosen way from noise to data with its settings."""
+        settings: dict[str, dict[str, Any]] = {"ddpm": {"variance": self.variance}, "ddim": {"eta": self.eta}}
+        return partial(SOLVERS[self.sampler], **settings.get(self.sampler, {}))
 
     def _variance(self, abar: Tensor, earlier: Tensor) -> Tensor:
         """Return the variance of p(x_s | x_t) (Ho et al. 2020, section 3.2)."""

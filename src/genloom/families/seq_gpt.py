@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -16,6 +16,7 @@ from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Objective, Optimiser, Stage
 from genloom.core.sequences import Alphabet
+from genloom.nn.dropout import Dropped
 from genloom.nn.llama import read_sizes, start_from
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
@@ -24,7 +25,7 @@ from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 SMALL: Mapping[str, Any] = {"width": 128, "layers": 4, "matrix_lr": 5e-3, "batch_size": 128}
 """What suits short texts."""
 
-REPLACED = ("width", "layers", "heads", "groups", "lr", "matrix_lr", "matrix_decay")
+REPLACED = ("width", "layers", "heads", "groups", "lr", "optimiser", "matrix_lr", "matrix_decay")
 """Settings that a model to start from has no use for."""
 
 
@@ -35,9 +36,11 @@ class Config(card.Config):
     layers: int = Field(6, gt=0, description="blocks, each of attention and a gated unit")
     heads: int = Field(4, gt=0, description="of attention: 64 values each keep a CPU's products large")
     groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
-    dropout: float = Field(0.1, ge=0, lt=1, description="of channels; small texts are read many times over")
+    dropout: float = Field(0.1, ge=0, lt=1, description="small texts are read many times over")
+    dropped: Dropped = Field("channels", description="by dropout: of all places alike, or values one by one")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
-    matrix_lr: float = Field(1e-2, gt=0, description="peak rate of Muon, which moves the blocks' matrices")
+    optimiser: Literal["muon", "adamw"] = Field("muon", description="of the blocks' matrices")
+    matrix_lr: float = Field(1e-2, gt=0, description="peak rate of the blocks' matrices; 1e-3 suits AdamW")
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
     matrix_decay: float = Field(
         1.0, ge=0, description="of the matrices, times the rate: texts are read often"
@@ -82,7 +85,9 @@ class Config(card.Config):
 
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
             sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
-            made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout)
+            made = CausalTransformer(
+                alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout, self.dropped
+            )
             if self.lora_rank:
                 adapt(made, self.lora_rank, self.lora_alpha)
             return made
@@ -97,9 +102,9 @@ class Config(card.Config):
             start_from(network, Path(self.start))
             return [Stage("tune", self._tuning(model, network), self.batch_size, alike=model.uneven)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
-        matrices = replace(
-            moved, lr=self.matrix_lr, name="muon", betas=(0.95, 0.95), weight_decay=self.matrix_decay
-        )
+        matrices = replace(moved, lr=self.matrix_lr, weight_decay=self.matrix_decay)
+        if self.optimiser == "muon":
+            matrices = replace(matrices, name="muon", betas=(0.95, 0.95))
         optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
         return [
             Stage(

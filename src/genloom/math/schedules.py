@@ -97,24 +97,6 @@ def posterior_variance(abar: Tensor, earlier: Tensor) -> Tensor:
     return (1 - earlier) / (1 - abar) * (1 - abar / earlier)
 
 
-def ddpm_step(x: Tensor, x0: Tensor, abar: Tensor, earlier: Tensor, variance: Tensor, z: Tensor) -> Tensor:
-    """Draw x_s from x_t by ancestral sampling; ``z`` is standard normal.
-
-    Source: Ho et al. 2020, algorithm 2, written for x_0.
-    """
-    return posterior_mean(x, x0, abar, earlier) + variance.sqrt() * z
-
-
-def ddim_step(x: Tensor, x0: Tensor, abar: Tensor, earlier: Tensor, eta: float, z: Tensor) -> Tensor:
-    """Move x_t to x_s; ``eta`` 0 is deterministic, 1 equals ``ddpm_step`` with the posterior variance.
-
-    Source: Song et al. 2021, arXiv:2010.02502, equations 12 and 16.
-    """
-    variance = eta**2 * posterior_variance(abar, earlier)
-    direction = (1 - earlier - variance).clamp_min(0).sqrt() * eps_from_x0(x, x0, abar)
-    return earlier.sqrt() * x0 + direction + variance.sqrt() * z
-
-
 def gaussian_kl(mean: Tensor, variance: Tensor, other_mean: Tensor, other_variance: Tensor) -> Tensor:
     """Return KL(N(mean, variance) || N(other_mean, other_variance)) of each element, in nats."""
     ratio = variance / other_variance

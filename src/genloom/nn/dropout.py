@@ -1,6 +1,7 @@
 """Dropout by keyed noise. B batch, D channels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from torch import Tensor
 
@@ -39,3 +40,12 @@ def channel_dropout(share: float, noise: Noise | None) -> Map:
         return x * (kept / (1 - share)).to(x.dtype)
 
     return drop
+
+
+Dropped = Literal["channels", "values"]
+"""What dropout takes away: channels at all places of an item alike, or values one by one."""
+
+DROPPING: Mapping[Dropped, Callable[[float, Noise | None], Map]] = {
+    "channels": channel_dropout,
+    "values": dropout,
+}

@@ -4,6 +4,7 @@ Shapes: B batch, L positions, T symbols read at once, D width, V what can come n
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 import torch
@@ -27,7 +28,7 @@ from genloom.nn.attention import (
     gated_width,
 )
 from genloom.nn.compiling import need_compiler
-from genloom.nn.dropout import Map, channel_dropout, identity
+from genloom.nn.dropout import DROPPING, Dropped, Map, identity
 from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
 
@@ -94,9 +95,18 @@ class CausalTransformer(SequenceNetwork):
     turn: Tensor
     read_one: Read | None = None
 
-    def __init__(self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        longest: int,
+        sizes: Sizes,
+        dropout: float,
+        dropped: Dropped = "channels",
+    ) -> None:
         super().__init__()
-        self.outputs, self.sizes, self.dropout = outputs, sizes, dropout
+        self.outputs, self.sizes = outputs, sizes
+        self.dropping = partial(DROPPING[dropped], dropout)
         self.context = max(longest, sizes.positions or 0)
         self.embedding = nn.Embedding(inputs, sizes.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -106,7 +116,7 @@ class CausalTransformer(SequenceNetwork):
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:  # noqa: ARG002
         step = Step(self.turn[:, : symbols.shape[1]], causal)
-        return self.read(symbols, step, channel_dropout(self.dropout, noise))
+        return self.read(symbols, step, self.dropping(noise))
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""
