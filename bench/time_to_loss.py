@@ -130,7 +130,7 @@ def race(sides: list[Side], text: Tensor, held: Tensor, limit: float) -> None:
             return
         for side in running:
             side.train(x, number)
-            if number % EVERY == EVERY - 1:
+            if number % EVERY == EVERY - 1 or side.over(limit):
                 side.validate(held, number)
 
 

@@ -62,7 +62,7 @@ def check_equal() -> None:
     with tempfile.TemporaryDirectory() as folder:
         peer.save_pretrained(folder)
         sizes = model.network.sizes.model_copy(update={"tied": False, "eps": 1e-6})
-        network = CausalTransformer(KINDS + 1, KINDS, LENGTH, sizes, 0.0)
+        network = CausalTransformer(KINDS + 1, KINDS, LENGTH, sizes)
         ids = torch.arange(KINDS + 1)
         with torch.no_grad():
             fill(network, Weights(Path(folder)), ids, ids[:KINDS])

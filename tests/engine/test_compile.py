@@ -36,5 +36,5 @@ def test_a_model_without_networks_is_refused() -> None:
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigError, match="needs the compiler no-such-compiler"):
+    with pytest.raises(ConfigError, match="takes no-such-compiler, which is not here"):
         compile_parts(Nested())

@@ -176,6 +176,19 @@ def test_prompts_of_mixed_lengths_go_on_as_one_by_one(make: Callable[..., Sequen
 
 
 @every_model
+def test_a_sequence_that_is_full_does_not_disturb_the_others(make: Callable[..., SequenceModel]) -> None:
+    model, given = make(VARYING), [[0] * (VARYING.extents[0] - 1), [], [1]]
+    for seed in range(6):
+        noise = SampleNoise(seed, torch.arange(3))
+        together = collect(model.alphabet, stream(model, prompts(*given), noise, 9, PLAIN), 3)
+        single = SampleNoise(seed, torch.tensor([1]))
+        alone = collect(model.alphabet, stream(model, prompts([]), single, 9, PLAIN), 1)
+        length = int(alone.values.lengths[0])
+        assert int(together.values.lengths[1]) == length
+        assert torch.equal(together.values.values[1, :length], alone.values.values[0])
+
+
+@every_model
 def test_log_probs_are_those_of_the_model(make: Callable[..., SequenceModel]) -> None:
     """The nats of what was drawn and of the prompt are together those of the item."""
     model = make(VARYING, LABEL)

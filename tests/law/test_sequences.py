@@ -1,6 +1,7 @@
 """Laws of every network that reads from left to right: sums, causality, cached = whole, mixed lengths."""
 
 import itertools
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from symbols import FIXED, VARYING, counted, everything, listed
 from torch import Tensor
+from torch._inductor import freezing
+from torch.nn.functional import scaled_dot_product_attention
 
 from genloom.core import registry
 from genloom.core.errors import ConfigError, DataError
@@ -16,8 +19,10 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.nn import attention
-from genloom.nn.attention import attend
+from genloom.nn.attention import attend, causal, forgetful
+from genloom.nn.dropout import DROPPING, Dropped
 from genloom.nn.sequences import SequenceModel
+from genloom.nn.transformer import compile_reading
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),
@@ -177,6 +182,22 @@ def test_more_can_be_forgotten_than_is_remembered(family: str) -> None:
     assert torch.allclose(again[0], whole[0], atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("groups", [4, 2])
+def test_attention_that_misses_keys_is_attention_without_them(groups: int) -> None:
+    source = generator("missed")
+    query = torch.randn(3, 4, 9, 8, generator=source, dtype=torch.float64)
+    key, value = torch.randn(2, 3, groups, 9, 8, generator=source, dtype=torch.float64)
+    missed = torch.rand(3, groups, 9, generator=source) < 0.4
+    seen = torch.ones(9, 9, dtype=torch.bool).tril() & ~missed[:, :, None] | torch.eye(9, dtype=torch.bool)
+    shared = 4 // groups
+    every = (part.repeat_interleave(shared, 1) for part in (key, value, seen))
+    expected = scaled_dot_product_attention(query, *every)
+    assert torch.allclose(attend(query, key, value, missed), expected, atol=1e-12)
+    noise = TrainNoise(generator("forgetful"), 3, 0, 3)
+    assert not torch.allclose(forgetful(0.4, noise)(0, query, key, value), attend(query, key, value))
+    assert forgetful(0.4, None) is forgetful(0.0, noise) is causal
+
+
 def test_attention_in_bfloat16_is_attention() -> None:
     source = generator("attend")
     query, key, value = (torch.randn(2, h, 9, 8, generator=source) for h in (4, 2, 2))
@@ -252,7 +273,7 @@ def test_a_blind_network_sees_the_class_and_the_place_alone() -> None:
         assert not torch.equal(found[0], found[1])
 
 
-def test_hidden_symbols_change_the_loss_and_matrices_decay() -> None:
+def test_hidden_symbols_change_the_loss() -> None:
     batch = {"x": everything(VARYING)}
 
     def loss(share: float) -> float:
@@ -265,15 +286,46 @@ def test_hidden_symbols_change_the_loss_and_matrices_decay() -> None:
         return found(batch, TrainNoise(generator("hidden"), 121, 0, 121), Clock(1, 2)).total.item()
 
     assert loss(0.0) != loss(0.5)
-    config = registry.load("seq.gpt").config(matrix_decay=0.7, weight_decay=0.2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ("muon", 1e-2, 1.0)),
+        ({"matrix_lr": 3e-3, "matrix_decay": 0.7}, ("muon", 3e-3, 0.7)),
+        ({"optimiser": "adamw"}, ("adamw", 1e-3, 0.1)),
+        ({"optimiser": "adamw", "matrix_decay": 0.0}, ("adamw", 1e-3, 0.0)),
+    ],
+)
+def test_matrices_are_moved_as_told(settings: Mapping[str, Any], expected: tuple[str, float, float]) -> None:
+    config = registry.load("seq.gpt").config(**settings)
     (stage,) = config.stages(config.build(VARYING, None))
     assert stage.objective is not None
-    decays = {name: group.optimiser.weight_decay for name, group in stage.objective.groups.items()}
-    assert decays == {"blocks": 0.7, "embedding": 0.2}
+    moved = stage.objective.groups["blocks"].optimiser
+    assert (moved.name, moved.lr, moved.weight_decay) == expected
+    assert stage.objective.groups["embedding"].optimiser.name == "adamw"
 
 
-def test_compiled_reading_is_reading() -> None:
-    """One symbol at a time over several sizes of the cache, in step and out of step."""
+@pytest.mark.parametrize(("dropped", "share"), [("channels", 1.0), ("values", 0.0)])
+def test_dropout_takes_channels_or_values(dropped: Dropped, share: float) -> None:
+    """A channel is gone at all places of an item alike; values are gone one by one."""
+    drop = DROPPING[dropped](0.3, TrainNoise(generator("dropped"), 64, 0, 64))
+    gone = drop(torch.ones(64, 50, 40)) == 0
+    assert float(gone.double().mean()) == pytest.approx(0.3, abs=0.03)
+    alike = (gone == gone[:, :1]).all(1).double().mean()
+    assert float(alike) == share
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling takes g++")
+def test_compiled_reading_is_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One symbol at a time over several sizes of the cache, in step and out of step, by frozen weights."""
+    frozen, freeze = list[object](), freezing.freeze
+
+    def note(*given: object, **more: object) -> object:
+        frozen.append(given)
+        return freeze(*given, **more)
+
+    monkeypatch.setattr(freezing, "freeze", note)
     network = make("grouped queries", LONG).network.requires_grad_(False)
     symbols = torch.randint(5, (3, 12), generator=generator("compiled"))
     counts = torch.tensor([1, 3, 2])
@@ -286,10 +338,11 @@ def test_compiled_reading_is_reading() -> None:
 
     with torch.no_grad():
         plain = read()
-        network.compile_reading()
+        compile_reading(network)
         assert torch.allclose(read(), plain, atol=1e-10, rtol=0)
+    assert frozen
 
 
 def test_what_cannot_be_compiled_says_so() -> None:
     with pytest.raises(ConfigError, match="leave --compile out"):
-        make("lstm", LONG).compile_reading()
+        compile_reading(make("lstm", LONG))

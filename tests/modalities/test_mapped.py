@@ -58,7 +58,7 @@ def test_a_damaged_file_is_written_again(path: Path, monkeypatch: pytest.MonkeyP
         assert code_points(path).tolist() == expected
 
 
-@pytest.mark.parametrize(("start", "place"), [(b"", 5001), (b"\xc3\xa9", 5003)])
+@pytest.mark.parametrize(("start", "place"), [(b"", 5001), (b"\xc3\xa9", 5003), (b"\xef\xbb\xbf", 5004)])
 @pytest.mark.parametrize("chunk", [7, 2**22])
 def test_the_byte_that_is_wrong_is_named(
     path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, place: int, chunk: int

@@ -109,6 +109,7 @@ def test_features_count_runs_of_characters() -> None:
         (b"", DataOptions(), "is empty"),
         (b"\n \n", DataOptions(), "is empty"),
         (b"caf\xe9 au lait\n" * 30, DataOptions(), "no UTF-8 at byte 3: save it as UTF-8"),
+        (b"\xef\xbb\xbfcaf\xe9 au lait\n" * 30, DataOptions(), "no UTF-8 at byte 6: save it as UTF-8"),
         (b"a short text", DataOptions(), "too few for a .* split of blocks of 256"),
         (b"a\0b\n" * 30, DataOptions(text="lines"), "the character 0"),
         (b"word\n" * 30, DataOptions(size=8), "leave --data.binarise and --data.size out"),

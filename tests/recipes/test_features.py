@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from genloom.core.errors import DataError
 from genloom.modalities.base import Dataset
@@ -31,6 +32,12 @@ def test_a_classifier_is_trained_once(cache: Path, monkeypatch: pytest.MonkeyPat
     again = features_for(data)
     assert first.name == again.name
     assert torch.equal(first.extract(data.test.items), again.extract(data.test.items))
+
+
+def test_images_are_seen_by_convolutions(cache: Path) -> None:
+    features_for(digits())
+    (weights,) = cache.iterdir()
+    assert any(weight.dim() == 4 for weight in load_file(weights).values())
 
 
 def test_a_classifier_is_the_same_everywhere(cache: Path) -> None:

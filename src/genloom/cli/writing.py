@@ -17,6 +17,11 @@ from genloom.recipes.translating import GREEDY, Search, Translator
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 
+Arithmetic = Annotated[Precision, Parameter(help="Of the arithmetic; bf16 is faster.")]
+Compiled = Annotated[
+    bool, Parameter(name="--compile", negative=(), help="Draw faster after half a minute of compilation.")
+]
+
 
 def continue_command(
     run: Path,
@@ -39,10 +44,8 @@ def continue_command(
         Path | None, Parameter(help="A smaller run on the same texts, whose guesses make drawing faster.")
     ] = None,
     label: Annotated[str | None, Parameter(help="A class, by name or number.")] = None,
-    precision: Annotated[Precision, Parameter(help="Of the arithmetic; bf16 is faster.")] = "fp32",
-    compiled: Annotated[
-        bool, Parameter(name="--compile", negative=(), help="Draw faster after half a minute of compilation.")
-    ] = False,
+    precision: Arithmetic = "fp32",
+    compiled: Compiled = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -131,6 +134,8 @@ def chat_command(
     system: Annotated[str, Parameter(help="What is said before the first turn.")] = "",
     length: Annotated[int, Parameter(help="Symbols of an answer at most.")] = 200,
     choice: Annotated[Lively, Parameter(name="*")] = Lively(),  # noqa: B008
+    precision: Arithmetic = "fp32",
+    compiled: Compiled = False,
     seed: Seed = 0,
 ) -> None:
     """Talk with a model of conversations: a line is a turn, an empty one or the end of input is the end.
@@ -139,7 +144,7 @@ def chat_command(
         run: a run directory of a model of texts that was fitted to conversations.
     """
     wish = Wish(within(1, length, MOST, "--length"), choice, seed=seed)
-    chat = Chat(Writer(open_run(run)), wish, system)
+    chat = Chat(Writer(open_run(run), None, precision, compiled), wish, system)
     _print_anything()
     while line := _asked():
         try:

@@ -8,13 +8,11 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from genloom.core.errors import ConfigError, Unsupported
+from genloom.core.errors import Unsupported
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Alphabet, Reader
-
-NOTHING_TO_COMPILE = "this family has nothing to compile for drawing: leave --compile out"
 
 
 class Sampler(ABC):
@@ -67,14 +65,6 @@ class NextSymbol(ABC):
         Args:
             cond: what the sequences are given; a class stands in their start as well.
         """
-
-    def compile_reading(self) -> None:
-        """Make all readers faster, at the cost of compilation; the weights are to stay as they are.
-
-        Raises:
-            ConfigError: there is nothing to compile.
-        """
-        raise ConfigError(NOTHING_TO_COMPILE)
 
 
 class Aligner(ABC):

@@ -41,7 +41,7 @@ from genloom.nn.sequences import (
     source_of,
     translation_model,
 )
-from genloom.nn.transformer import Block, CachedReader, Read, compiled, usual_sizes
+from genloom.nn.transformer import Block, CachedReader, usual_sizes
 
 
 class Config(card.Config):
@@ -109,8 +109,6 @@ class Network(AlignedNetwork):
     The embedding of written symbols is the map to logits as well.
     """
 
-    read_one: Read | None = None
-
     def __init__(
         self,
         alphabet: Alphabet,
@@ -160,9 +158,6 @@ class Network(AlignedNetwork):
         source = self.source(cond, rows, identity)
         cache = empty_cache(source.keys, len(self.decoder), rows, self.heads, self.size)
         return CachedReader(self, cache, angles(longest, self.size).to(source.keys.dtype), source)
-
-    def compile_reading(self) -> None:
-        self.read_one = compiled(self.read)
 
     def align(self, symbols: Tensor, cond: Value) -> Tensor:
         """Return the shares of attention of the last layer, its heads' mean."""

@@ -20,10 +20,16 @@ from genloom.nn.dropout import Dropped
 from genloom.nn.llama import read_sizes, start_from
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
-from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
+from genloom.nn.transformer import CausalTransformer, Dropout, Sizes, usual_sizes
 
 SMALL: Mapping[str, Any] = {"width": 128, "layers": 4, "matrix_lr": 5e-3, "batch_size": 128}
 """What suits short texts."""
+
+MATRICES: Mapping[str, Optimiser] = {
+    "muon": Optimiser(1e-2, "muon", (0.95, 0.95), 1.0, schedule="linear", warmup=0.02),
+    "adamw": Optimiser(1e-3, "adamw", (0.9, 0.95), 0.1, schedule="linear", warmup=0.02),
+}
+"""How the blocks' matrices are moved by each; texts are read often, so that Muon decays them strongly."""
 
 REPLACED = ("width", "layers", "heads", "groups", "lr", "optimiser", "matrix_lr", "matrix_decay")
 """Settings that a model to start from has no use for."""
@@ -38,12 +44,17 @@ class Config(card.Config):
     groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
     dropout: float = Field(0.1, ge=0, lt=1, description="small texts are read many times over")
     dropped: Dropped = Field("channels", description="by dropout: of all places alike, or values one by one")
+    attention_dropout: float = Field(
+        0.0, ge=0, lt=1, description="share of places before that a head misses in training"
+    )
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     optimiser: Literal["muon", "adamw"] = Field("muon", description="of the blocks' matrices")
-    matrix_lr: float = Field(1e-2, gt=0, description="peak rate of the blocks' matrices; 1e-3 suits AdamW")
+    matrix_lr: float | None = Field(
+        None, gt=0, description="peak rate of the blocks' matrices: 1e-2 by Muon, 1e-3 by AdamW if not given"
+    )
     lr: float = Field(3e-3, gt=0, description="peak rate of AdamW, which moves the embedding")
-    matrix_decay: float = Field(
-        1.0, ge=0, description="of the matrices, times the rate: texts are read often"
+    matrix_decay: float | None = Field(
+        None, ge=0, description="of the matrices, times the rate: 1 by Muon, 0.1 by AdamW if not given"
     )
     weight_decay: float = Field(0.01, ge=0, description="of the embedding, times the rate")
     batch_size: int = Field(16, gt=0, description="small, as steps count more than noise in short training")
@@ -85,9 +96,8 @@ class Config(card.Config):
 
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
             sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
-            made = CausalTransformer(
-                alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout, self.dropped
-            )
+            dropout = Dropout(self.dropout, self.dropped, self.attention_dropout)
+            made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, dropout)
             if self.lora_rank:
                 adapt(made, self.lora_rank, self.lora_alpha)
             return made
@@ -102,10 +112,10 @@ class Config(card.Config):
             start_from(network, Path(self.start))
             return [Stage("tune", self._tuning(model, network), self.batch_size, alike=model.uneven)]
         moved = Optimiser(self.lr, "adamw", (0.9, 0.95), self.weight_decay, schedule="linear", warmup=0.02)
-        matrices = replace(moved, lr=self.matrix_lr, weight_decay=self.matrix_decay)
-        if self.optimiser == "muon":
-            matrices = replace(matrices, name="muon", betas=(0.95, 0.95))
-        optimisers = {"blocks": (network.blocks, matrices), "embedding": (network.embedding, moved)}
+        optimisers = {
+            "blocks": (network.blocks, self._matrices()),
+            "embedding": (network.embedding, moved),
+        }
         return [
             Stage(
                 "fit",
@@ -114,6 +124,13 @@ class Config(card.Config):
                 alike=model.uneven,
             )
         ]
+
+    def _matrices(self) -> Optimiser:
+        """Return how the blocks' matrices are moved."""
+        usual = MATRICES[self.optimiser]
+        lr = usual.lr if self.matrix_lr is None else self.matrix_lr
+        decay = usual.weight_decay if self.matrix_decay is None else self.matrix_decay
+        return replace(usual, lr=lr, weight_decay=decay)
 
     def _tuning(self, model: SequenceModel, network: CausalTransformer) -> Objective:
         """Return how a model that is trained already goes on, whole or by changes of low rank."""

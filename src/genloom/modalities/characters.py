@@ -28,6 +28,9 @@ UNKNOWN = 0xFFFD
 FEATURES = 512
 """Places that runs of up to three characters are counted in."""
 
+AT_ONCE = 4096
+"""Texts whose runs are counted at a time."""
+
 BLANKS = torch.tensor([*range(9, 14), 32, 0x85, 0xA0, 0x2028, 0x2029, 0x3000], dtype=torch.int32)
 """Characters between words."""
 
@@ -102,6 +105,10 @@ def word_counts(items: Tensor, ends: bool) -> Tensor:
 
 def run_counts(items: Tensor) -> Tensor:
     """Return how often runs of one to three characters occur, hashed to ``FEATURES`` places, (B, D)."""
+    return torch.cat([_run_counts(part) for part in items.split(AT_ONCE)])
+
+
+def _run_counts(items: Tensor) -> Tensor:
     found = torch.zeros(len(items), FEATURES, dtype=torch.float64)
     for order in (1, 2, 3):
         if items.shape[1] < order:

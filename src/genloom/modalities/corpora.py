@@ -123,10 +123,12 @@ def read_file(path: Path) -> str:
     """
     if path.stat().st_size > LIMIT:
         raise DataError(f"{path} is larger than {LIMIT / 2**30:g} GiB: split it, or add --data.text blocks")
+    data = path.read_bytes()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 at byte {error.start:,}: save it as UTF-8") from error
+        wrong = len(data) - (len(error.object) - error.start)
+        raise DataError(f"{path} is no UTF-8 at byte {wrong:,}: save it as UTF-8") from error
     if not text.strip():
         raise DataError(f"{path} is empty")
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -9,6 +9,7 @@ import io
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,9 @@ SMALL = 2**26
 
 CHUNK = 2**22
 """Bytes that are decoded at a time."""
+
+STALE = 86_400
+"""Seconds after which what an unfinished writing left is removed."""
 
 WIDTH = 4
 """Bytes of a code point."""
@@ -67,10 +71,14 @@ def _whole(folder: Path, name: str) -> Path | None:
 def _write(path: Path, size: int, folder: Path, name: str) -> Path:
     """Write a text's code points in place of those of the file's earlier versions."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{name.split('-')[0]}-*.int32"):
+    key = name.split("-")[0]
+    for old in folder.glob(f"{key}-*.int32"):
         old.unlink(missing_ok=True)
+    for left in folder.glob(f"{key}-*.part"):
+        if time.time() - left.stat().st_mtime > STALE:
+            shutil.rmtree(left, ignore_errors=True)
     _check_room(folder, WIDTH * size)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+    with tempfile.TemporaryDirectory(".part", f"{key}-", folder) as scratch:
         part, done, count = Path(scratch, name), 0, 0
         with part.open("wb") as file:
             for piece in decoded(path):
@@ -104,11 +112,10 @@ def decoded(path: Path) -> Iterator[np.ndarray]:
         while not last:
             chunk = file.read(CHUNK)
             last = len(chunk) < CHUNK
-            held = len(decoder.getstate()[0])
             try:
                 text = newlines.decode(decoder.decode(chunk, last), last)
             except UnicodeDecodeError as error:
-                wrong = place - held + error.start
+                wrong = place + len(chunk) - (len(error.object) - error.start)
                 raise DataError(f"{path} is no UTF-8 at byte {wrong:,}: save it as UTF-8") from error
             if "\0" in text:
                 raise DataError(f"{path} holds the character 0, which marks the end here: remove it")

@@ -66,7 +66,7 @@ class Matches(Constraint):
     """
 
     def __init__(self, pattern: str, spelled: Sequence[bytes], outputs: int, rows: int) -> None:
-        self.pattern = compiled(pattern)
+        self.pattern = expression(pattern)
         self.written, self.outputs = Written(spelled, rows), outputs
         self.whole = [whole_characters(part) for part in spelled]
         self.ends = outputs > len(spelled)
@@ -100,13 +100,22 @@ class Matches(Constraint):
 
     def _match(self, text: str) -> Any:
         """Return regex's match of a text that is whole or may become so, None if it cannot."""
-        try:
-            return self.pattern.fullmatch(text, partial=True, timeout=PATIENCE)
-        except TimeoutError as error:
-            raise ConfigError(f"matching {self.pattern.pattern!r} takes too long: simplify it") from error
+        return matched(self.pattern, text, partial=True)
 
 
-def compiled(pattern: str) -> Any:
+def matched(pattern: Any, text: str, partial: bool = False) -> Any:
+    """Return regex's match of a whole text, or of one that may become whole; None if there is none.
+
+    Raises:
+        ConfigError: it takes too long.
+    """
+    try:
+        return pattern.fullmatch(text, partial=partial, timeout=PATIENCE)
+    except TimeoutError as error:
+        raise ConfigError(f"matching {pattern.pattern!r} takes too long: simplify it") from error
+
+
+def expression(pattern: str) -> Any:
     """Return a regular expression.
 
     Raises:

@@ -18,4 +18,4 @@ def need_compiler() -> None:
     """
     name = os.environ.get("CXX", COMPILERS.get(sys.platform, "g++"))
     if shutil.which(name) is None:
-        raise ConfigError(f"--compile needs the compiler {name}: install it, or leave --compile out")
+        raise ConfigError(f"compiling takes {name}, which is not here: install it, or do not compile")

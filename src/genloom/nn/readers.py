@@ -123,9 +123,6 @@ class Muted(NextSymbol):
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         return MutedReader(self.model.reader(rows, longest, cond), self.silent)
 
-    def compile_reading(self) -> None:
-        self.model.compile_reading()
-
 
 class MutedReader(Reader):
     """The reader of a ``Muted`` model."""

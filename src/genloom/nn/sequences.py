@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genloom.core.capabilities import NOTHING_TO_COMPILE, Aligner, Likelihood, NextSymbol, Sampler
+from genloom.core.capabilities import Aligner, Likelihood, NextSymbol, Sampler
 from genloom.core.card import class_count, symbol_sequence
-from genloom.core.errors import ConfigError, DataError
+from genloom.core.errors import DataError
 from genloom.core.events import Batch, Event, Leaf, Padded, Value, categories, describe, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase
@@ -50,14 +50,6 @@ class SequenceNetwork(nn.Module, ABC):
     @abstractmethod
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         """Return a reader of so many empty sequences, which will get at most ``longest`` symbols each."""
-
-    def compile_reading(self) -> None:
-        """Make all readers faster, at the cost of compilation; the weights are to stay as they are.
-
-        Raises:
-            ConfigError: there is nothing to compile.
-        """
-        raise ConfigError(NOTHING_TO_COMPILE)
 
 
 class AlignedNetwork(SequenceNetwork, ABC):
@@ -115,9 +107,6 @@ class SequenceModel(nn.Module, Sampler, Likelihood, NextSymbol):
 
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:
         return self.network.reader(rows, longest, cond)
-
-    def compile_reading(self) -> None:
-        self.network.compile_reading()
 
     @property
     def uneven(self) -> bool:

@@ -4,7 +4,7 @@ Shapes: B batch, L positions, T symbols read at once, D width, V what can come n
 """
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genloom.core.errors import ConfigError
 from genloom.core.events import Value
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Reader
@@ -23,8 +24,8 @@ from genloom.nn.attention import (
     Source,
     Step,
     angles,
-    causal,
     empty_cache,
+    forgetful,
     gated_width,
 )
 from genloom.nn.compiling import need_compiler
@@ -34,6 +35,10 @@ from genloom.nn.sequences import SequenceNetwork
 
 Read = Callable[[Tensor, Step, Map], Tensor]
 """Returns the logits (B, T, V) of what follows symbols (B, T)."""
+
+
+VARIANTS = 64
+"""Of compiled reading, by models in one process, and numbers of sequences and places."""
 
 
 class Sizes(BaseModel):
@@ -71,6 +76,18 @@ def usual_sizes(width: int, layers: int, heads: int, groups: int) -> Sizes:
     return Sizes(width=width, layers=layers, heads=heads, groups=groups, size=size, hidden=hidden)
 
 
+@dataclass(frozen=True)
+class Dropout:
+    """What a transformer misses in training: a share of channels or values, and of the places before."""
+
+    share: float = 0.0
+    dropped: Dropped = "channels"
+    attention: float = 0.0
+
+
+NO_DROPOUT = Dropout()
+
+
 class Block(nn.Module):
     """Attention, then a gated unit, each added to what it reads."""
 
@@ -96,17 +113,10 @@ class CausalTransformer(SequenceNetwork):
     read_one: Read | None = None
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        longest: int,
-        sizes: Sizes,
-        dropout: float,
-        dropped: Dropped = "channels",
+        self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: Dropout = NO_DROPOUT
     ) -> None:
         super().__init__()
-        self.outputs, self.sizes = outputs, sizes
-        self.dropping = partial(DROPPING[dropped], dropout)
+        self.outputs, self.sizes, self.dropout = outputs, sizes, dropout
         self.context = max(longest, sizes.positions or 0)
         self.embedding = nn.Embedding(inputs, sizes.width)
         nn.init.normal_(self.embedding.weight, std=0.02)
@@ -115,8 +125,8 @@ class CausalTransformer(SequenceNetwork):
         self.register_buffer("turn", angles(self.context, sizes.size, sizes.base), persistent=False)
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:  # noqa: ARG002
-        step = Step(self.turn[:, : symbols.shape[1]], causal)
-        return self.read(symbols, step, self.dropping(noise))
+        step = Step(self.turn[:, : symbols.shape[1]], forgetful(self.dropout.attention, noise))
+        return self.read(symbols, step, DROPPING[self.dropout.dropped](self.dropout.share, noise))
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""
@@ -129,50 +139,74 @@ class CausalTransformer(SequenceNetwork):
     def reader(self, rows: int, longest: int, cond: Value | None = None) -> "CachedReader":  # noqa: ARG002
         sizes, weight = self.sizes, self.embedding.weight
         cache = empty_cache(weight, sizes.layers, rows, sizes.groups, sizes.size)
-        return CachedReader(self, cache, angles(longest, sizes.size, sizes.base).to(weight.dtype))
-
-    def compile_reading(self) -> None:
-        self.read_one = compiled(self.read)
+        turn = angles(longest, sizes.size, sizes.base).to(weight.dtype)
+        return CachedReader(self, cache, turn, read_one=self.read_one)
 
 
-def compiled(read: Read) -> Read:
-    """Return what reads the next symbols as ``read`` does, compiled for the weights as they are.
-
-    Queries are kept from being turned anew for each place that they look at: few operations are done twice.
+def compile_reading(model: nn.Module) -> None:
+    """Make a model's transformer read single symbols faster from now on; its weights are to stay as they are.
 
     Raises:
-        ConfigError: there is no compiler.
+        ConfigError: it has none, or the machine has no compiler.
     """
+    networks = [part for part in model.modules() if isinstance(part, CausalTransformer)]
+    if not networks:
+        raise ConfigError("there is no transformer to compile for drawing: leave --compile out")
     need_compiler()
-    options: dict[str, Any] = {"freezing": True, "max_autotune": True, "realize_opcount_threshold": 4}
-    found: Read = torch.compile(read, options=options)
-    return found
+    for network in networks:
+        network.read_one = _compiled(network.read)
+
+
+def _compiled(read: Read) -> Read:
+    """Return what reads as ``read`` does, compiled for the weights as they are.
+
+    Queries are kept from being turned anew for each place that they look at: few operations are done twice.
+    """
+    from torch._dynamo import config as tracing
+    from torch._inductor import config as compiling
+
+    options: dict[str, Any] = {"max_autotune": True, "realize_opcount_threshold": 4}
+    made: Read = torch.compile(read, options=options)
+
+    def frozen(symbols: Tensor, step: Step, drop: Map) -> Tensor:
+        with compiling.patch(freezing=True), tracing.patch(recompile_limit=VARIANTS):
+            return made(symbols, step, drop)
+
+    return frozen
 
 
 class Decoder(Protocol):
-    """What reads symbols with the keys and values of all before at hand.
-
-    ``read_one`` reads one symbol of each sequence, if that was compiled.
-    """
-
-    read_one: Read | None
+    """What reads symbols with the keys and values of all before at hand."""
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""
 
 
 class CachedReader(Reader):
-    """Reads with the keys and values of all before at hand, and perhaps a source to look at."""
+    """Reads with the keys and values of all before at hand.
 
-    def __init__(self, network: Decoder, cache: Cache, turn: Tensor, source: Source | None = None) -> None:
+    Args:
+        turn: rotations of all places that may come.
+        source: what else is looked at, if anything.
+        read_one: reads one symbol of each sequence as the network does, if that was compiled.
+    """
+
+    def __init__(
+        self,
+        network: Decoder,
+        cache: Cache,
+        turn: Tensor,
+        source: Source | None = None,
+        read_one: Read | None = None,
+    ) -> None:
         self.network, self.cache, self.turn, self.source = network, cache, turn, source
+        self.read_one = read_one or network.read
 
     def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
         count = symbols.shape[1]
-        turn = self.turn[:, self.cache.places(count)].unsqueeze(2)
-        step = Step(turn, self.cache.lookup(count), self.source)
-        read = self.network.read if count > 1 or self.network.read_one is None else self.network.read_one
-        logits = read(symbols, step, identity)
+        places = self.cache.places(count).clamp_max(self.turn.shape[1] - 1)
+        step = Step(self.turn[:, places].unsqueeze(2), self.cache.lookup(count), self.source)
+        logits = (self.read_one if count == 1 else self.network.read)(symbols, step, identity)
         self.cache.advance(count if counts is None else counts)
         return logits
 

@@ -55,7 +55,7 @@ class Trained:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.model: nn.Module = run.load()
-        self._writers: dict[tuple[Precision, bool], Writer] = {}
+        self._writer: tuple[tuple[Precision, bool], Writer] | None = None
 
     @checked
     def sample(
@@ -191,7 +191,7 @@ class Trained:
             stop: a text is cut before the first of these.
             pattern: a regular expression that each continuation matches.
             precision: ``bf16`` is faster, and probabilities are off by a hundredth on average.
-            compile: draw faster after half a minute of compilation, once.
+            compile: draw faster, after compilation in the first call with it.
             choice: settings of ``Choice``: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty`` and ``guidance_scale``.
 
@@ -201,9 +201,9 @@ class Trained:
             Unsupported: the run is no model of texts that predicts the next symbol.
         """
         wish = Wish(length, _settings(Choice, choice), stop, pattern, label, seed)
-        if (precision, compile) not in self._writers:
-            self._writers[precision, compile] = Writer(self.run, None, precision, compile)
-        return self._writers[precision, compile].write(prompts, wish)
+        if self._writer is None or self._writer[0] != (precision, compile):
+            self._writer = (precision, compile), Writer(self.run, None, precision, compile)
+        return self._writer[1].write(prompts, wish)
 
     @checked
     def translate(

@@ -12,11 +12,12 @@ from genloom.core.errors import ConfigError, DataError, Unsupported
 from genloom.core.events import Padded, Value
 from genloom.core.randomness import SampleNoise
 from genloom.modalities.characters import CharacterView, TextView, utf8
-from genloom.modalities.patterns import Matches, StopAt, Written, compiled
+from genloom.modalities.patterns import Matches, StopAt, Written, expression, matched
 from genloom.nn.decoding import Choice, Constraint, Drawn, Together, collect, stream
 from genloom.nn.readers import Muted
 from genloom.nn.searching import beam_search
 from genloom.nn.speculating import speculate
+from genloom.nn.transformer import compile_reading
 from genloom.recipes.runs import Run, labels_for
 from genloom.tasks.sampling import MICRO_BATCH
 
@@ -74,17 +75,19 @@ class Writer:
         self.run, self.view, self.spelled = run, view, view.spell()
         if precision == "bf16" and not run.card.autocast:
             raise ConfigError(f"{run.family} does not run in bfloat16: leave --precision out")
-        self.model = self._opened(run, precision)
-        self.helper = None if helper is None else self._opened(helper, precision)
+        if compiled and helper is not None:
+            raise ConfigError("with a helper several symbols are read at once: leave it or --compile out")
+        self.model = self._opened(run, precision, compiled)
+        self.helper = None if helper is None else self._opened(helper, precision, False)
         if helper is not None and helper.modality.describe() != run.modality.describe():
             raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
-        if compiled:
-            self.model.compile_reading()
 
-    def _opened(self, run: Run, precision: Precision) -> NextSymbol:
+    def _opened(self, run: Run, precision: Precision, compiled: bool) -> NextSymbol:
         silent, model = [i for i, part in enumerate(self.spelled) if not part], run.load().eval()
         if precision == "bf16" and run.card.autocast:
             model = model.bfloat16()
+        if compiled:
+            compile_reading(model)
         return Muted(need(model, NextSymbol, "continue"), silent)
 
     def notice(self, prompt: str, length: int) -> str:
@@ -145,8 +148,8 @@ class Writer:
         texts = [cut(spelt(self.spelled, row[:n]), wish.stop) for row, n in rows]
         ended = found.ended.tolist()
         if wish.pattern is not None:
-            pattern = compiled(wish.pattern)
-            ended = [e and bool(pattern.fullmatch(t)) for e, t in zip(ended, texts, strict=True)]
+            pattern = expression(wish.pattern)
+            ended = [e and bool(matched(pattern, t)) for e, t in zip(ended, texts, strict=True)]
         parts = zip(prompts, texts, (-found.log_probs).tolist(), ended, strict=True)
         return [Continuation(*part) for part in parts]
 

@@ -99,7 +99,8 @@ def export(dataset: Dataset, folder: Path) -> None:
 
 
 def _cache(dataset: Dataset) -> Path:
-    return homes.cache() / "features" / f"classifier-{RECIPE}-{dataset.fingerprint}.safetensors"
+    shape = "x".join(map(str, _shape(dataset)))
+    return homes.cache() / "features" / f"classifier-{RECIPE}-{shape}-{dataset.fingerprint}.safetensors"
 
 
 def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
@@ -131,8 +132,9 @@ def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
 
 
 def _shape(dataset: Dataset) -> tuple[int, ...]:
-    """Return the shape of an item's raw numbers."""
-    return tuple(dataset.modality.features(dataset.train.items[:1]).shape[1:])
+    """Return the shape of an item's raw numbers; that of an image is its own."""
+    items = dataset.train.items[:1]
+    return tuple((items if items.dim() == 4 else dataset.modality.features(items)).shape[1:])
 
 
 def _scaling(dataset: Dataset) -> tuple[Tensor, Tensor]:

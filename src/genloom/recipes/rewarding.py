@@ -13,7 +13,7 @@ from genloom.core.events import Value
 from genloom.core.objective import Optimiser, Stage
 from genloom.core.randomness import SampleNoise, key
 from genloom.modalities.characters import TextView, to_texts
-from genloom.modalities.patterns import compiled
+from genloom.modalities.patterns import expression, matched
 from genloom.nn.decoding import draw_items
 from genloom.nn.policy import Reward, policy_gradient, weighed
 from genloom.nn.sequences import SequenceModel
@@ -64,8 +64,8 @@ def matches(pattern: str) -> Judge:
     Raises:
         ConfigError: it is no regular expression.
     """
-    found = compiled(pattern)
-    return lambda texts: [float(found.fullmatch(text) is not None) for text in texts]
+    found = expression(pattern)
+    return lambda texts: [float(matched(found, text) is not None) for text in texts]
 
 
 def reinforce(
