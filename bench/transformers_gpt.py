@@ -25,7 +25,7 @@ from genloom.families.seq_gpt import Config
 from genloom.nn.decoding import Choice, collect, no_prompts, stream
 from genloom.nn.llama import Weights, fill
 from genloom.nn.sequences import SequenceModel
-from genloom.nn.transformer import CausalTransformer
+from genloom.nn.transformer import CausalTransformer, compile_reading
 from genloom.train.state import State
 
 KINDS, LENGTH, BATCH = 65, 256, 32
@@ -118,7 +118,7 @@ def training_theirs(bf16: bool, compiled: bool, attention: str) -> Callable[[], 
 def drawing_ours(rows: int, dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
     model = ours().to(dtype).eval()
     if compiled:
-        model.compile_reading()
+        compile_reading(model)
 
     def draw() -> Tensor:
         noise = SampleNoise(0, torch.arange(rows))

@@ -29,14 +29,14 @@ def test_a_conditional_density_reaches_its_entropy(config: Config) -> None:
     assert isinstance(model, VectorFlow)
     standardise, likelihood = config.stages(model)[0].objective.phases
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 250)
-    for step in range(250):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 400)
+    for step in range(400):
         index = (torch.arange(256) + 256 * step) % 4096
         batch, noise = {"x": x[index], "cond": c[index]}, TrainNoise(torch.Generator(), 256, 0, 256)
         if step == 0:
-            standardise.update(batch, noise, Clock(step, 250))
+            standardise.update(batch, noise, Clock(step, 400))
         optimiser.zero_grad()
-        likelihood.loss(batch, noise, Clock(step, 250)).total.backward()
+        likelihood.loss(batch, noise, Clock(step, 400)).total.backward()
         optimiser.step()
         schedule.step()
     with torch.no_grad():

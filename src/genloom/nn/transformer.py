@@ -165,7 +165,11 @@ def _compiled(read: Read) -> Read:
     from torch._dynamo import config as tracing
     from torch._inductor import config as compiling
 
-    options: dict[str, Any] = {"max_autotune": True, "realize_opcount_threshold": 4}
+    options: dict[str, Any] = {
+        "max_autotune": True,
+        "autotune_num_choices_displayed": 0,
+        "realize_opcount_threshold": 4,
+    }
     made: Read = torch.compile(read, options=options)
 
     def frozen(symbols: Tensor, step: Step, drop: Map) -> Tensor:

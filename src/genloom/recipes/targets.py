@@ -114,11 +114,9 @@ def _mnist(family: str, budget: str, **more: Any) -> FitConfig:
     return FitConfig(family, "mnist", more, train, DataOptions(binarise="dynamic"), conditional="no")
 
 
-def _text(
-    family: str, source: str, target: float, budget: str, *, compiled: bool = False, **model: Any
-) -> Recipe:
+def _text(family: str, source: str, target: float, budget: str, **model: Any) -> Recipe:
     """Return a fit of texts, scored in nats a character."""
-    fit = FitConfig(family, source, model, TrainConfig(budget=budget, compile=compiled))
+    fit = FitConfig(family, source, model, TrainConfig(budget=budget))
     published, protocol = TEXTS[source]
     return Recipe(fit, AtMost(target), published, protocol, figure="nats a unit")
 
@@ -252,24 +250,8 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, "5m"),
     "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
-    "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
-    "shakespeare-gpt": _text(
-        "seq.gpt",
-        "shakespeare",
-        1.4697,
-        "50m",
-        compiled=True,
-        width=384,
-        heads=6,
-        groups=6,
-        dropout=0.2,
-        dropped="values",
-        optimiser="adamw",
-        lr=1e-3,
-        matrix_lr=1e-3,
-        matrix_decay=0.1,
-        batch_size=32,
-    ),
+    "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0, attention_dropout=0.2),
+    "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m", attention_dropout=0.2),
     "captions-lstm": _captions("seq.lstm", AtMost(52.0), layers=1, batch_size=64, lr=2e-3),
     "captions-vae": _captions("seq.vae", AtMost(51.35), symbol_dropout=0),
     "captions-lstm-inputless": _captions(
