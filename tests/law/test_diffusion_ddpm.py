@@ -38,7 +38,7 @@ class Exact(nn.Module):
         time = (fraction * (len(self.alpha_bar) - 1)).round().long()
         abar = self.alpha_bar[time].view(-1, *(1,) * (x.dim() - 1))
         x0 = self.expectation(x, abar)
-        eps = schedules.eps_from_x0(x, x0, abar)
+        eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
         return eps if self.prediction == "epsilon" else schedules.velocity(x0, eps, abar)
 
 

@@ -17,9 +17,9 @@ from genloom.recipes.translating import GREEDY, Search, Translator
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 
-Arithmetic = Annotated[Precision, Parameter(help="Of the arithmetic; bf16 is faster.")]
+Arithmetic = Annotated[Precision, Parameter(help="Of the arithmetic; bf16 is faster for many texts.")]
 Compiled = Annotated[
-    bool, Parameter(name="--compile", negative=(), help="Draw faster after half a minute of compilation.")
+    bool, Parameter(name="--compile", negative=(), help="Draw faster after a minute of compilation.")
 ]
 
 

@@ -1,8 +1,9 @@
 """Denoising diffusion. Ho et al. 2020, arXiv:2006.11239.
 
 Cosine schedule of Nichol & Dhariwal 2021, arXiv:2102.09672; v-prediction of Salimans & Ho 2022,
-arXiv:2202.00512; classifier-free guidance of Ho & Salimans
-2022, arXiv:2207.12598.  B batch, S event shape, D scalars, E embedding, T steps, K strata.
+arXiv:2202.00512; classifier-free guidance of Ho & Salimans 2022, arXiv:2207.12598.
+
+B batch, S event shape, D scalars, E embedding, T steps, K strata.
 """
 
 from collections.abc import Callable
@@ -58,7 +59,7 @@ class Config(card.Config):
     )
     clip: bool = Field(True, description="keep estimates of bounded data inside their bounds")
     sampler: SamplerName = Field(
-        "ddim", description="way from noise to data; unipc needs fewest steps, ddpm most"
+        "ddim", description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more"
     )
     sampling_steps: int = Field(50, ge=1, description="network calls for one sample")
     eta: float = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")

@@ -68,11 +68,6 @@ def x0_from_eps(x: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
     return (x - (1 - abar).sqrt() * eps) / abar.sqrt()
 
 
-def eps_from_x0(x: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
-    """Return eps = (x_t - alpha x_0) / sigma, the inverse of ``x0_from_eps``; needs abar < 1."""
-    return (x - abar.sqrt() * x0) / (1 - abar).sqrt()
-
-
 def posterior_mean(x: Tensor, x0: Tensor, abar: Tensor, earlier: Tensor) -> Tensor:
     """Return the mean of q(x_s | x_t, x_0).
 

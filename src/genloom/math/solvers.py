@@ -84,8 +84,7 @@ def ddim(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, eta: float = 0.0) 
         alpha, sigma = grid.alpha[i + 1], grid.sigma[i + 1]
         x0 = denoise(x, i)
         variance = eta**2 * sigma**2 * (1 - (s[i + 1] / s[i]) ** 2)
-        eps = (x - grid.alpha[i] * x0) / grid.sigma[i]
-        x = alpha * x0 + (sigma**2 - variance).clamp_min(0).sqrt() * eps
+        x = alpha * x0 + (sigma**2 - variance).clamp_min(0).sqrt() * _slope(x, x0, grid, i)
         x = x + variance.sqrt() * draw() if variance > 0 else x
     return x
 
@@ -138,8 +137,14 @@ def lagrange_integrals(nodes: Tensor, start: Tensor, end: Tensor) -> Tensor:
     scale = end - start
     places = (nodes - start) / scale
     powers = torch.arange(len(nodes), dtype=nodes.dtype)
-    found: Tensor = torch.linalg.solve(places[None] ** powers[:, None], 1 / (powers + 1))
-    return scale * found
+    return scale * _matched(places, 1 / (powers + 1))
+
+
+def _matched(places: Tensor, moments: Tensor) -> Tensor:
+    """Return the weights (n,) of places (n,) whose powers 0..n-1 have these moments (n,)."""
+    powers = torch.arange(len(places), dtype=places.dtype)
+    found: Tensor = torch.linalg.solve(places[None] ** powers[:, None], moments)
+    return found
 
 
 def dpm_solver_2m(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:  # noqa: ARG001
@@ -204,8 +209,7 @@ def _united(x: Tensor, estimates: Mapping[int, Tensor], known: list[int], grid: 
         return moved
     h = (s[i] / s[i + 1]).log()
     places = torch.stack([(s[i] / s[k]).log() / h for k in others])
-    powers = torch.arange(len(others), dtype=h.dtype)
-    weights = torch.linalg.solve(places[None] ** powers[:, None], _moments(h, len(others)))
+    weights = _matched(places, _moments(h, len(others)))
     steps = (w / r * (estimates[k] - estimates[i]) for w, r, k in zip(weights, places, others, strict=True))
     return moved + grid.alpha[i + 1] * sum(steps, torch.zeros_like(x))
 

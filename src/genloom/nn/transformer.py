@@ -168,6 +168,7 @@ def _compiled(read: Read) -> Read:
     options: dict[str, Any] = {
         "max_autotune": True,
         "autotune_num_choices_displayed": 0,
+        "max_autotune_report_choices_stats": False,
         "realize_opcount_threshold": 4,
     }
     made: Read = torch.compile(read, options=options)

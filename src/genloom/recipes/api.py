@@ -190,7 +190,7 @@ class Trained:
             length: symbols of each at most.
             stop: a text is cut before the first of these.
             pattern: a regular expression that each continuation matches.
-            precision: ``bf16`` is faster, and probabilities are off by a hundredth on average.
+            precision: ``bf16`` is faster for many texts, and probabilities are off by a hundredth on average.
             compile: draw faster, after compilation in the first call with it.
             choice: settings of ``Choice``: ``temperature``, ``top_k``, ``top_p``, ``min_p``,
                 ``repetition_penalty`` and ``guidance_scale``.

@@ -251,7 +251,7 @@ RECIPES: Mapping[str, Recipe] = {
     "names-lstm": _text("seq.lstm", "names", 2.02, "5m"),
     "names-gpt": _text("seq.gpt", "names", 1.97, "10m"),
     "shakespeare-gpt-short": _text("seq.gpt", "shakespeare", 1.60, "10m", dropout=0),
-    "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m", attention_dropout=0.2),
+    "shakespeare-gpt": _text("seq.gpt", "shakespeare", 1.4697, "95m"),
     "captions-lstm": _captions("seq.lstm", AtMost(52.0), layers=1, batch_size=64, lr=2e-3),
     "captions-vae": _captions("seq.vae", AtMost(51.35), symbol_dropout=0),
     "captions-lstm-inputless": _captions(
