@@ -1,9 +1,9 @@
 """seq.gpt beside the package transformers: the same layers, 10.6 M parameters, 256 characters of 65 kinds.
 
 Both are Llama's layers: six blocks of width 384, six heads, gated units of 1,024. A step is forward, backward
-and optimiser (Muon and AdamW here, fused AdamW there) on 32 texts; drawing is 255 symbols after one, each
-contender with its cache, at batches of 1 and 32. The peer runs at its best of float32, bfloat16, compiled and
-static cache. First the two must give the same logits.
+and optimiser (Muon and AdamW here, fused AdamW there) on 32 texts, both with memory kept as genloom keeps it;
+drawing is 255 symbols after one, each contender with its cache, at batches of 1 and 32. The peer runs at its
+best of float32, bfloat16, compiled and static cache. First the two must give the same logits.
 
     python bench/transformers_gpt.py [--quick] [--threads 2] [--rounds 5]
 """
@@ -26,6 +26,7 @@ from genloom.nn.decoding import Choice, collect, no_prompts, stream
 from genloom.nn.llama import Weights, fill
 from genloom.nn.sequences import SequenceModel
 from genloom.nn.transformer import CausalTransformer, compile_reading
+from genloom.train.memory import kept_memory
 from genloom.train.state import State
 
 KINDS, LENGTH, BATCH = 65, 256, 32
@@ -191,8 +192,9 @@ def main() -> None:
     told = parser(__doc__).parse_args()
     torch.set_num_threads(told.threads)
     check_equal()
-    best = {name: fastest(name, found, 2) for name, found in training(told.quick)}
-    compare(f"training step of {BATCH * LENGTH:,} characters", best, told.rounds)
+    with kept_memory():
+        best = {name: fastest(name, found, 2) for name, found in training(told.quick)}
+        compare(f"training step of {BATCH * LENGTH:,} characters", best, told.rounds)
     for rows in (1, BATCH):
         best = {name: fastest(name, found, 1) for name, found in drawing(rows, told.quick)}
         compare(f"drawing {rows} x {LENGTH - 1} characters", best, min(told.rounds, 5))

@@ -10,7 +10,6 @@ import torch
 from symbols import FIXED, VARYING, counted, everything, listed
 from torch import Tensor
 from torch._inductor import freezing
-from torch.nn.functional import scaled_dot_product_attention
 
 from genloom.core import registry
 from genloom.core.errors import ConfigError, DataError
@@ -19,10 +18,10 @@ from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.nn import attention
-from genloom.nn.attention import attend, causal, forgetful
-from genloom.nn.dropout import DROPPING, Dropped
+from genloom.nn.attention import attend, causal, dropping
+from genloom.nn.dropout import identity
 from genloom.nn.sequences import SequenceModel
-from genloom.nn.transformer import compile_reading
+from genloom.nn.transformer import Dropout, compile_reading
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "transformer": ("seq.gpt", {"width": 8, "layers": 2, "heads": 2, "groups": 2}),
@@ -183,19 +182,17 @@ def test_more_can_be_forgotten_than_is_remembered(family: str) -> None:
 
 
 @pytest.mark.parametrize("groups", [4, 2])
-def test_attention_that_misses_keys_is_attention_without_them(groups: int) -> None:
-    source = generator("missed")
+def test_dropped_shares_of_attention_are_gone_and_the_others_larger(groups: int) -> None:
+    source = generator("dropped")
     query = torch.randn(3, 4, 9, 8, generator=source, dtype=torch.float64)
     key, value = torch.randn(2, 3, groups, 9, 8, generator=source, dtype=torch.float64)
-    missed = torch.rand(3, groups, 9, generator=source) < 0.4
-    seen = torch.ones(9, 9, dtype=torch.bool).tril() & ~missed[:, :, None] | torch.eye(9, dtype=torch.bool)
-    shared = 4 // groups
-    every = (part.repeat_interleave(shared, 1) for part in (key, value, seen))
-    expected = scaled_dot_product_attention(query, *every)
-    assert torch.allclose(attend(query, key, value, missed), expected, atol=1e-12)
-    noise = TrainNoise(generator("forgetful"), 3, 0, 3)
-    assert not torch.allclose(forgetful(0.4, noise)(0, query, key, value), attend(query, key, value))
-    assert forgetful(0.4, None) is forgetful(0.0, noise) is causal
+    factors = 2.0 * (torch.rand(3, groups, 4 // groups * 9, 9, generator=source) < 0.5)
+    keys, values = (part.repeat_interleave(4 // groups, 1) for part in (key, value))
+    scores = (query @ keys.transpose(2, 3) / 8**0.5).masked_fill(torch.ones(9, 9).triu(1) > 0, -torch.inf)
+    expected = (scores.softmax(-1) * factors.view(3, 4, 9, 9)) @ values
+    found = dropping(lambda shares: shares * factors)(0, query, key, value)
+    assert torch.allclose(found, expected, atol=1e-12)
+    assert dropping(identity) is causal
 
 
 def test_attention_in_bfloat16_is_attention() -> None:
@@ -306,14 +303,19 @@ def test_matrices_are_moved_as_told(settings: Mapping[str, Any], expected: tuple
     assert stage.objective.groups["embedding"].optimiser.name == "adamw"
 
 
-@pytest.mark.parametrize(("dropped", "share"), [("channels", 1.0), ("values", 0.0)])
-def test_dropout_takes_channels_or_values(dropped: Dropped, share: float) -> None:
-    """A channel is gone at all places of an item alike; values are gone one by one."""
-    drop = DROPPING[dropped](0.3, TrainNoise(generator("dropped"), 64, 0, 64))
-    gone = drop(torch.ones(64, 50, 40)) == 0
-    assert float(gone.double().mean()) == pytest.approx(0.3, abs=0.03)
-    alike = (gone == gone[:, :1]).all(1).double().mean()
-    assert float(alike) == share
+def test_dropout_of_a_transformer_is_as_told() -> None:
+    """Values and shares of attention are dropped, those of other rows apart, and none without noise."""
+    network = make("grouped queries", LONG).network
+    symbols = torch.randint(5, (4, 12), generator=generator("told"))
+    whole = network(symbols)
+    for dropout in (Dropout(values=0.5), Dropout(attention=0.5)):
+        network.dropout = dropout
+        both, again = (network(symbols, TrainNoise(generator("told"), 4, 0, 4)) for _ in range(2))
+        last = network(symbols[2:], TrainNoise(generator("told"), 4, 2, 4))
+        assert torch.equal(both, again)
+        assert torch.allclose(both[2:], last, atol=1e-5)
+        assert not torch.allclose(both, whole)
+        assert torch.equal(network(symbols), whole)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling takes g++")

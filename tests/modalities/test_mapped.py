@@ -137,7 +137,7 @@ genloom.fit("seq.gpt", sys.argv[1], model=small, out=sys.argv[2], train={"steps"
 @pytest.mark.parametrize("small", [mapped.SMALL, 2**40], ids=["mapped", "in memory"])
 def test_only_a_mapped_text_may_be_larger_than_memory(path: Path, tmp_path: Path, small: int) -> None:
     """The code points of the text are all that the process may have beyond what it starts with."""
-    text, copies = b"All the words of a long, long book, again. ", 1_600_000
+    text, copies = b"All the words of a long, long book, again. ", 2_400_000
     path.write_bytes(text * copies)
     out, room = tmp_path / "run", 4 * len(text) * copies
     command = [sys.executable, "-c", LIMITED, str(path), str(out), str(room), str(small)]

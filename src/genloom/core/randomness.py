@@ -38,6 +38,10 @@ class Noise(ABC):
         """Draw (B, *shape) int64 uniform on 0..high-1."""
         return (self.uniform(*shape) * high).long().clamp_max(high - 1)
 
+    def bytes(self, *shape: int) -> Tensor:
+        """Draw (B, *shape) uint8 uniform on 0..255: cheap, for many coarse decisions."""
+        return (self.uniform(*shape) * 256).to(torch.uint8)
+
     def bernoulli(self, probs: Tensor) -> Tensor:
         """Draw 0/1 values (the dtype of ``probs``) with the given probabilities (B, ...)."""
         return (self.uniform(*probs.shape[1:]).to(probs.device) < probs).to(probs.dtype)
@@ -62,6 +66,11 @@ class TrainNoise(Noise):
 
     def normal(self, *shape: int) -> Tensor:
         return self._rows(torch.randn, shape)
+
+    def bytes(self, *shape: int) -> Tensor:
+        count = self._global * math.prod(shape)
+        words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=self._source)
+        return words.view(torch.uint8)[:count].view(self._global, *shape)[self._lo : self._hi]
 
 
 class SampleNoise(Noise):

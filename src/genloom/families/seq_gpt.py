@@ -16,7 +16,6 @@ from genloom.core.events import Event, Leaf
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Objective, Optimiser, Stage
 from genloom.core.sequences import Alphabet
-from genloom.nn.dropout import Dropped
 from genloom.nn.llama import read_sizes, start_from
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
@@ -43,10 +42,7 @@ class Config(card.Config):
     heads: int = Field(4, gt=0, description="of attention: 64 values each keep a CPU's products large")
     groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
     dropout: float = Field(0.1, ge=0, lt=1, description="small texts are read many times over")
-    dropped: Dropped = Field("channels", description="by dropout: of all places alike, or values one by one")
-    attention_dropout: float = Field(
-        0.0, ge=0, lt=1, description="share of places before that a head misses in training"
-    )
+    attention_dropout: float = Field(0.0, ge=0, lt=1, description="of the shares that places take")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     optimiser: Literal["muon", "adamw"] = Field("muon", description="of the blocks' matrices")
     matrix_lr: float | None = Field(
@@ -96,7 +92,7 @@ class Config(card.Config):
 
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
             sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
-            dropout = Dropout(self.dropout, self.dropped, self.attention_dropout)
+            dropout = Dropout(self.dropout, self.attention_dropout)
             made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, dropout)
             if self.lora_rank:
                 adapt(made, self.lora_rank, self.lora_alpha)

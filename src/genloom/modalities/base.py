@@ -150,7 +150,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use. ``notes`` say what was done to it; ``description`` what was found."""
+    """A data set ready for use. ``notes`` say what was done to it; ``description`` what was found.
+
+    ``refit`` says that the training split has the items of the validation split as well.
+    """
 
     name: str
     modality: Modality
@@ -161,6 +164,12 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...]
     description: str
+    refit: bool = False
+
+    @property
+    def unseen(self) -> Split:
+        """The validation items, or those for test where training takes the validation items."""
+        return self.test if self.refit else self.valid
 
 
 @dataclass(frozen=True)

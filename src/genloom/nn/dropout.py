@@ -1,8 +1,11 @@
-"""Dropout by keyed noise. B batch, D channels."""
+"""Dropout by keyed noise. B batch, D channels.
 
-from collections.abc import Callable, Mapping
-from typing import Literal
+Values are dropped by random bytes: their share is rounded to a multiple of 1/256.
+"""
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor
 
 from genloom.core.randomness import Noise
@@ -16,15 +19,34 @@ def identity(x: Tensor) -> Tensor:
 
 
 def dropout(share: float, noise: Noise | None) -> Map:
-    """Return what zeroes a share of values (B, ...) and scales up the others; ``identity`` without noise."""
+    """Return what zeroes a share of values (B, ...) and scales up the others; ``identity`` without noise.
+
+    Source: Srivastava et al. 2014, Journal of Machine Learning Research 15, section 4.
+    """
     if noise is None or share == 0:
         return identity
+    return lambda x: _dropped(x, noise.bytes(*x.shape[1:]), share)
 
-    def drop(x: Tensor) -> Tensor:
-        kept = noise.uniform(*x.shape[1:]).to(x.device) >= share
-        return x * kept.to(x.dtype) / (1 - share)
 
-    return drop
+def planned_dropout(share: float, noise: Noise | None, shapes: Sequence[tuple[int, ...]]) -> Map:
+    """Return what drops values of tensors (B, *shape) of these shapes, which are to come in this order.
+
+    All is drawn at once, so that what is compiled between them stays in one piece.
+    """
+    if noise is None or share == 0:
+        return identity
+    draws = iter(_draw(noise, shapes))
+    return lambda x: _dropped(x, next(draws), share)
+
+
+@torch.compiler.disable
+def _draw(noise: Noise, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    return [noise.bytes(*shape) for shape in shapes]
+
+
+def _dropped(x: Tensor, drawn: Tensor, share: float) -> Tensor:
+    limit = min(round(256 * share), 255)
+    return torch.where(drawn < limit, 0, x * (256 / (256 - limit)))
 
 
 def channel_dropout(share: float, noise: Noise | None) -> Map:
@@ -40,12 +62,3 @@ def channel_dropout(share: float, noise: Noise | None) -> Map:
         return x * (kept / (1 - share)).to(x.dtype)
 
     return drop
-
-
-Dropped = Literal["channels", "values"]
-"""What dropout takes away: channels at all places of an item alike, or values one by one."""
-
-DROPPING: Mapping[Dropped, Callable[[float, Noise | None], Map]] = {
-    "channels": channel_dropout,
-    "values": dropout,
-}

@@ -24,12 +24,12 @@ from genloom.nn.attention import (
     Source,
     Step,
     angles,
+    dropping,
     empty_cache,
-    forgetful,
     gated_width,
 )
 from genloom.nn.compiling import need_compiler
-from genloom.nn.dropout import DROPPING, Dropped, Map, identity
+from genloom.nn.dropout import Map, identity, planned_dropout
 from genloom.nn.norms import rms_norm
 from genloom.nn.sequences import SequenceNetwork
 
@@ -78,10 +78,9 @@ def usual_sizes(width: int, layers: int, heads: int, groups: int) -> Sizes:
 
 @dataclass(frozen=True)
 class Dropout:
-    """What a transformer misses in training: a share of channels or values, and of the places before."""
+    """The shares of values, and of attention, that a transformer misses in training."""
 
-    share: float = 0.0
-    dropped: Dropped = "channels"
+    values: float = 0.0
     attention: float = 0.0
 
 
@@ -125,8 +124,12 @@ class CausalTransformer(SequenceNetwork):
         self.register_buffer("turn", angles(self.context, sizes.size, sizes.base), persistent=False)
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:  # noqa: ARG002
-        step = Step(self.turn[:, : symbols.shape[1]], forgetful(self.dropout.attention, noise))
-        return self.read(symbols, step, DROPPING[self.dropout.dropped](self.dropout.share, noise))
+        longest, sizes, dropout = symbols.shape[1], self.sizes, self.dropout
+        each = longest, sizes.width
+        drop = planned_dropout(dropout.values, noise, [each] * (1 + 2 * sizes.layers))
+        looks = sizes.groups, sizes.heads // sizes.groups * longest, longest
+        find = dropping(planned_dropout(dropout.attention, noise, [looks] * sizes.layers))
+        return self.read(symbols, Step(self.turn[:, :longest], find), drop)
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""

@@ -249,7 +249,7 @@ def _seeds(config: CompareConfig) -> range:
 def _features_line(features: Features) -> str:
     if features.accuracy is None:
         return f"features: {features.name}"
-    return f"features: {features.name}, {features.accuracy:.1%} right on validation"
+    return f"features: {features.name}, {features.accuracy:.1%} right on items it did not see"
 
 
 def _fit_all(

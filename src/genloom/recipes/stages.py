@@ -24,6 +24,7 @@ from genloom.train import loop, ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.log import MetricLog
+from genloom.train.memory import kept_memory
 from genloom.train.progress import silent, watcher
 from genloom.train.signals import Stop
 from genloom.train.state import State, Tensors
@@ -75,6 +76,12 @@ def train(job: Job) -> Tensors:
     model = job.run.build()
     if job.config.compile:
         compile_parts(model)
+    with kept_memory():
+        return _run_stages(job, model)
+
+
+def _run_stages(job: Job, model: nn.Module) -> Tensors:
+    """Run every stage on a model."""
     for stage in job.run.config.stages(model):
         closed = stage.objective is None
         model.load_state_dict(_fit_closed_form(job, model, stage) if closed else run_stage(job, model, stage))
@@ -113,7 +120,13 @@ def compile_parts(model: nn.Module) -> None:
 
 
 def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
-    """Fit in one go; as there is nothing to save on the way, a signal ends it at once."""
+    """Fit in one go; as there is nothing to save on the way, a signal ends it at once.
+
+    Raises:
+        ConfigError: there are no validation items to choose by.
+    """
+    if job.dataset.refit:
+        raise ConfigError(f"{job.run.family} chooses by validation items: leave --data.refit out")
     began = time.perf_counter()
     view, values = job.run.view, []
     with job.stop.at_once():
@@ -182,7 +195,7 @@ def _validator(job: Job) -> loop.Validate:
     x, given = _validation(job)
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        if not isinstance(model, Likelihood) or rows(x) == 0:
+        if not isinstance(model, Likelihood) or rows(x) == 0 or job.dataset.refit:
             return {}
         scored = job.run.view.to_data(scoring.log_prob(model, x, given), x)
         return {"loss": -float(scored.value.mean())}

@@ -24,7 +24,7 @@ from genloom.train.stream import Alike, Order, Stream, lengths
 VALIDATIONS = 12
 """Validations in a run, unless told otherwise."""
 
-VALIDATION_SHARE = 0.15
+VALIDATION_SHARE = 0.05
 """Most of a wall-clock budget that validations may take; there are fewer of them if they are slow."""
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
