@@ -27,7 +27,7 @@ from genloom.modalities.datasets import open_data
 from genloom.train.memory import kept_memory
 from genloom.train.state import State
 
-LOSSES = (2.0, 1.8, 1.7, 1.6)
+LOSSES = (2.0, 1.8, 1.7, 1.65, 1.6)
 EVERY = 20
 WARMUP = 40
 

@@ -319,6 +319,24 @@ def test_dropout_of_a_transformer_is_as_told() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling takes g++")
+def test_compiled_dropout_is_dropout() -> None:
+    """In training, a compiled network drops what it drops uncompiled, and is compiled in one piece."""
+    torch._dynamo.reset()
+    network = make("grouped queries", LONG).network
+    network.dropout = Dropout(values=0.3, attention=0.2)
+    symbols = torch.randint(5, (3, 12), generator=generator("compiled"))
+    compiled = torch.compile(network)
+    for _ in range(2):
+        noises = (TrainNoise(generator("drop"), 3, 0, 3) for _ in range(2))
+        found, expected = (
+            one(symbols, noise) for one, noise in zip((compiled, network), noises, strict=True)
+        )
+        assert torch.allclose(found, expected, atol=1e-5)
+    explained = torch._dynamo.explain(network)(symbols, TrainNoise(generator("drop"), 3, 0, 3))
+    assert explained.graph_count <= 1
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling takes g++")
 def test_compiled_reading_is_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """One symbol at a time over several sizes of the cache, in step and out of step, by frozen weights."""
     frozen, freeze = list[object](), freezing.freeze

@@ -35,18 +35,19 @@ def planned_dropout(share: float, noise: Noise | None, shapes: Sequence[tuple[in
     """
     if noise is None or share == 0:
         return identity
-    draws = iter(_draw(noise, shapes))
-    return lambda x: _dropped(x, next(draws), share)
+    draws = _draw(noise, shapes)
+    return lambda x: _dropped(x, draws.pop(), share)
 
 
 @torch.compiler.disable
 def _draw(noise: Noise, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
-    return [noise.bytes(*shape) for shape in shapes]
+    """Draw bytes of these shapes; the first are last in the list."""
+    return [noise.bytes(*shape) for shape in shapes][::-1]
 
 
 def _dropped(x: Tensor, drawn: Tensor, share: float) -> Tensor:
     limit = min(round(256 * share), 255)
-    return torch.where(drawn < limit, 0, x * (256 / (256 - limit)))
+    return torch.where(drawn.to(x.device) < limit, 0, x * (256 / (256 - limit)))
 
 
 def channel_dropout(share: float, noise: Noise | None) -> Map:
