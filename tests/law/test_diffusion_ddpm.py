@@ -11,8 +11,9 @@ from genloom.core.events import Bounded, Categorical, Leaf, Real
 from genloom.core.likelihood import Bound
 from genloom.core.objective import Clock
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
-from genloom.families.diffusion_ddpm import Config
+from genloom.families.diffusion_ddpm import Config, mixture
 from genloom.math import schedules
+from genloom.math.mixtures import prediction
 
 MEAN, STD = torch.tensor([0.7, -0.4]).double(), torch.tensor([0.5, 1.2]).double()
 VECTOR, CLASSES = Leaf((2,), Real()), Leaf((), Categorical(3))
@@ -30,16 +31,16 @@ class Fraction(nn.Module):
 class Exact(nn.Module):
     """The output that follows from a formula for E[x_0 | x_t]."""
 
-    def __init__(self, expectation, alpha_bar, prediction):
+    def __init__(self, expectation, alpha_bar, predicted):
         super().__init__()
-        self.expectation, self.alpha_bar, self.prediction = expectation, alpha_bar, prediction
+        self.expectation, self.alpha_bar, self.predicted = expectation, alpha_bar, predicted
 
     def forward(self, x, fraction):
         time = (fraction * (len(self.alpha_bar) - 1)).round().long()
         abar = self.alpha_bar[time].view(-1, *(1,) * (x.dim() - 1))
         x0 = self.expectation(x, abar)
         eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
-        return eps if self.prediction == "epsilon" else schedules.velocity(x0, eps, abar)
+        return prediction(self.predicted, mixture(abar)).of(x0, eps)
 
 
 def gaussian(mean, std):
@@ -61,7 +62,7 @@ def discrete(x, abar):
 def exact_model(event, expectation, **settings):
     config = Config(widths=(16,), depths=(1,), hidden=8, layers=1, embedding=8, **settings)
     model = config.build(event, None).double()
-    model.network = Exact(expectation, model.alpha_bar, model.prediction)
+    model.network = Exact(expectation, model.alpha_bar, model.predicted)
     model.embedding = Fraction()
     model.register_parameter("dtype", nn.Parameter(torch.zeros(1).double()))
     return model
@@ -83,10 +84,11 @@ class Fixed(SampleNoise):
 
 
 @pytest.mark.parametrize(
-    ("prediction", "schedule"), [("v", "cosine"), ("v", "linear"), ("epsilon", "linear")]
+    ("predicted", "schedule"),
+    [("v", "cosine"), ("v", "linear"), ("epsilon", "linear"), ("x0", "cosine")],
 )
-def test_ddim_maps_the_normal_onto_gaussian_data(prediction, schedule):
-    settings = {"prediction": prediction, "schedule": schedule, "sampling_steps": 500}
+def test_ddim_maps_the_normal_onto_gaussian_data(predicted, schedule):
+    settings = {"prediction": predicted, "schedule": schedule, "sampling_steps": 500}
     model = exact_model(VECTOR, gaussian(MEAN, STD), **settings)
     centre, above = model.sample(Fixed(torch.tensor([[0.0, 0.0], [1.0, 1.0]]).double()))
     torch.testing.assert_close(centre, MEAN, atol=0.02, rtol=0)
@@ -154,9 +156,9 @@ def test_bound_of_discrete_data_approaches_its_probabilities_from_below():
     assert (value.mean(1) > CHANCES.log() - 0.1 - allowance).all()
 
 
-@pytest.mark.parametrize("prediction", ["v", "epsilon"])
-def test_training_error_vanishes_for_a_perfect_denoiser(prediction):
-    model = exact_model(VECTOR, lambda x, abar: MEAN.expand_as(x), prediction=prediction)  # noqa: ARG005
+@pytest.mark.parametrize("predicted", ["v", "epsilon", "x0"])
+def test_training_error_vanishes_for_a_perfect_denoiser(predicted):
+    model = exact_model(VECTOR, lambda x, abar: MEAN.expand_as(x), prediction=predicted)  # noqa: ARG005
     error = model.denoising_error(MEAN.expand(64, 2), torch.zeros(64).long(), noise(64))
     assert error.max() < 1e-8
 

@@ -36,6 +36,7 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math import schedules
+from genloom.math.mixtures import Mixture, PredictionName, prediction, separate
 from genloom.math.solvers import SOLVERS, Grid, SamplerName, Variance
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.unet import TimeLabelEmbedding, UNet, silence
@@ -44,7 +45,7 @@ from genloom.nn.unet import TimeLabelEmbedding, UNet, silence
 class Config(card.Config):
     """Settings of the diffusion, its network, sampler and training."""
 
-    prediction: Literal["epsilon", "v"] = Field(
+    prediction: PredictionName = Field(
         "v", description="what the network returns; v keeps its meaning at both ends of the schedule"
     )
     schedule: Literal["linear", "cosine"] = Field(
@@ -167,6 +168,11 @@ class DenseBlock(nn.Module):
         return x + self.second(F.silu(self.first(torch.addcmul(shift, self.norm(x), 1 + scale))))
 
 
+def mixture(abar: Tensor) -> Mixture:
+    """Return what is seen at times of these abar. Ho et al. 2020, equation 4."""
+    return Mixture(abar.sqrt(), (1 - abar).sqrt())
+
+
 class Model(nn.Module, Sampler, Denoiser, Likelihood):
     """A network that removes noise, the chain that samples with it, and the bound that scores with it."""
 
@@ -179,7 +185,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         embedding: nn.Module,
         classes: int,
         alpha_bar: Tensor,
-        prediction: Literal["epsilon", "v"],
+        predicted: PredictionName,
         variance: Variance,
         clip: bool,
         sampler: SamplerName,
@@ -193,19 +199,19 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         self.network, self.embedding = network, embedding
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
         self.timesteps = len(alpha_bar) - 1
-        self.prediction, self.variance, self.clip = prediction, variance, clip
+        self.predicted, self.variance, self.clip = predicted, variance, clip
         self.sampler, self.sampling_steps, self.eta = sampler, sampling_steps, eta
         self.guidance_scale, self.bound_terms = guidance_scale, bound_terms
 
     def predict(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        """Return the network's output, epsilon or v, (B, *S), at times (B,) in 1..T."""
+        """Return the network's output, what it predicts, (B, *S), at times (B,) in 1..T."""
         embedding = self.embedding((time / self.timesteps).to(x.dtype), label)
         return self.network(x, embedding).to(x.dtype)
 
     def guided(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         """Return (1 - g) times the prediction without label plus g times that with it.
 
-        Source: Ho & Salimans 2022, equation 6, with g = w + 1; v is affine in epsilon, so it holds for v.
+        Source: Ho & Salimans 2022, equation 6, with g = w + 1; all predictions are affine in epsilon.
         """
         null = torch.full_like(label, self.classes)
         if self.guidance_scale == 1 or not self.classes:
@@ -218,8 +224,8 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
 
     def estimate(self, x: Tensor, output: Tensor, abar: Tensor) -> Tensor:
         """Return the estimate of x_0 that an output of the network implies."""
-        recover = schedules.x0_from_velocity if self.prediction == "v" else schedules.x0_from_eps
-        x0 = recover(x, output, abar)
+        seen = mixture(abar)
+        x0, _ = separate(seen, x, prediction(self.predicted, seen), output)
         kind = self.leaf.kind
         return x0.clamp(kind.lo, kind.hi) if self.clip and isinstance(kind, Bounded) else x0
 
@@ -230,13 +236,13 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
     def denoising_error(self, x0: Tensor, label: Tensor, noise: Noise) -> Tensor:
         """Return the mean squared error of the network at one random time for each item, (B,).
 
-        Source: Ho et al. 2020, equation 14; for v, Salimans & Ho 2022, section 4.
+        Source: Ho et al. 2020, equations 4 and 14; for v, Salimans & Ho 2022, section 4.
         """
         time = noise.integers(self.timesteps) + 1
         eps = noise.normal(*self.leaf.extents).to(x0.dtype)
-        abar = self.abar(time)
-        x = schedules.diffuse(x0, eps, abar).to(x0.dtype)
-        target = eps if self.prediction == "epsilon" else schedules.velocity(x0, eps, abar).to(x0.dtype)
+        seen = mixture(self.abar(time))
+        x = seen.of(x0, eps).to(x0.dtype)
+        target = prediction(self.predicted, seen).of(x0, eps).to(x0.dtype)
         return (self.predict(x, time, label) - target).square().flatten(1).mean(1)
 
     def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
@@ -298,7 +304,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
     ) -> tuple[Tensor, Tensor]:
         """Draw x_t given x_0, and estimate x_0 from it."""
         eps = noise.normal(*self.leaf.extents).to(x0)
-        x = schedules.diffuse(x0, eps, self.abar(time)).to(x0.dtype)
+        x = mixture(self.abar(time)).of(x0, eps).to(x0.dtype)
         return x, self.estimate(x, self.predict(x, time, label), self.abar(time))
 
     def _prior_term(self, x0: Tensor) -> Tensor:

@@ -42,32 +42,6 @@ def _with_data(alpha_bar: Tensor) -> Tensor:
     return torch.cat([alpha_bar.new_ones(1), alpha_bar])
 
 
-def diffuse(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """Return x_t from data and standard normal noise.
-
-    Source: Ho et al. 2020, equation 4 (reparametrised).
-    """
-    return abar.sqrt() * x0 + (1 - abar).sqrt() * eps
-
-
-def velocity(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """Return v = alpha eps - sigma x_0.
-
-    Source: Salimans & Ho 2022, arXiv:2202.00512, section 4 and appendix D.
-    """
-    return abar.sqrt() * eps - (1 - abar).sqrt() * x0
-
-
-def x0_from_velocity(x: Tensor, v: Tensor, abar: Tensor) -> Tensor:
-    """Return x_0 = alpha x_t - sigma v (Salimans & Ho 2022, appendix D)."""
-    return abar.sqrt() * x - (1 - abar).sqrt() * v
-
-
-def x0_from_eps(x: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
-    """Return x_0 = (x_t - sigma eps) / alpha (Ho et al. 2020, equation 15)."""
-    return (x - (1 - abar).sqrt() * eps) / abar.sqrt()
-
-
 def posterior_mean(x: Tensor, x0: Tensor, abar: Tensor, earlier: Tensor) -> Tensor:
     """Return the mean of q(x_s | x_t, x_0).
 
