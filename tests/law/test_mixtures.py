@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genloom.math.mixtures import Mixture, PredictionName, prediction, separate
@@ -20,6 +20,7 @@ places = st.builds(
 numbers = st.floats(-3, 3).map(lambda x: torch.tensor(x).double())
 
 
+@settings(deadline=None)
 @given(places, st.sampled_from(NAMES), st.sampled_from(NAMES), numbers, numbers)
 def test_every_prediction_says_the_same(
     seen: Mixture, one: PredictionName, other: PredictionName, x0: torch.Tensor, eps: torch.Tensor
