@@ -204,6 +204,21 @@ def test_attention_in_bfloat16_is_attention() -> None:
     assert float((rough.float() - exact).abs().max()) < 0.03
 
 
+@torch.no_grad()
+def test_probabilities_in_bfloat16_are_right_to_a_hundredth() -> None:
+    model = make("grouped queries", LONG)
+    symbols = torch.randint(5, (8, LONG.extents[0]), generator=generator("rough"))
+    for p in model.parameters():
+        p.mul_(0.4)
+    exact = model.network(symbols).softmax(-1)
+    reader = model.bfloat16().reader(8, LONG.extents[0])
+    rough = torch.cat([reader.read(part) for part in symbols.split(1, 1)], 1).double().softmax(-1)
+    off = (rough / exact - 1).abs()
+    assert exact.std() > 0.05
+    assert off.mean() < 0.01
+    assert off.max() < 0.1
+
+
 def test_memories_last_from_the_start() -> None:
     network = make_untouched("lstm").network
     biases = [p for name, p in network.named_parameters() if name.startswith("layers") and "bias" in name]
