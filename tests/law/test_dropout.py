@@ -23,13 +23,16 @@ def test_bytes_are_uniform(noise: Noise) -> None:
     assert (means - 127.5).abs().max() < 2
 
 
-def test_bytes_of_rows_are_those_of_the_whole() -> None:
-    whole = TrainNoise(generator("bytes"), 7, 0, 7).bytes(3, 5)
-    part = TrainNoise(generator("bytes"), 7, 2, 4).bytes(3, 5)
-    assert torch.equal(part, whole[2:4])
+def test_bytes_of_shorter_rows_are_those_of_the_whole() -> None:
+    whole, part = TrainNoise(generator("bytes"), 7, 0, 7), TrainNoise(generator("bytes"), 7, 2, 4)
+    for _ in range(2):
+        assert torch.equal(part.bytes(3, 5), whole.bytes(9, 5)[2:4, :3])
+    long, short = (SampleNoise(0, torch.arange(3)) for _ in range(2))
+    for _ in range(2):
+        assert torch.equal(short.bytes(3, 5), long.bytes(9, 5)[:, :3])
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.999])
+@pytest.mark.parametrize("share", [0.0001, 0.1, 0.3, 0.999])
 def test_a_share_is_gone_and_the_mean_stays(share: float) -> None:
     x = torch.ones(64, 200, 40)
     y = dropout(share, TrainNoise(generator("dropout"), 64, 0, 64))(x)

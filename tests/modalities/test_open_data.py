@@ -54,21 +54,6 @@ def test_opening_is_repeatable_and_the_seed_splits_anew(digits: Dataset) -> None
     assert open_data("digits", DataOptions(alpha=0.01)).fingerprint == digits.fingerprint
 
 
-def test_a_refit_trains_on_the_validation_items_as_well(digits: Dataset) -> None:
-    both = open_data("digits", DataOptions(refit=True))
-    train, valid, _ = rows(digits)
-    assert rows(both)[0] == train | valid
-    assert len(both.train) == len(digits.train) + len(digits.valid)
-    assert both.train.labels is not None
-    assert len(both.train.labels) == len(both.train)
-    assert torch.equal(both.valid.items, digits.valid.items)
-    assert torch.equal(both.test.items, digits.test.items)
-    assert both.fingerprint != digits.fingerprint
-    assert both.unseen is both.test
-    assert digits.unseen is digits.valid
-    assert both.notes == ("training takes the validation items as well",)
-
-
 def test_binarised_data_is_other_data_with_a_fixed_draw(digits: Dataset) -> None:
     options = DataOptions(binarise="dynamic")
     drawn, again = open_data("digits", options), open_data("digits", options)

@@ -39,7 +39,11 @@ class Noise(ABC):
         return (self.uniform(*shape) * high).long().clamp_max(high - 1)
 
     def bytes(self, *shape: int) -> Tensor:
-        """Draw (B, *shape) uint8 uniform on 0..255: cheap, for many coarse decisions."""
+        """Draw (B, *shape) uint8 uniform on 0..255: cheap, for many coarse decisions.
+
+        A draw that is shorter along its first axis is the beginning of a longer one, and draws after it are
+        the same: parts of a batch may be cut to their own length.
+        """
         return (self.uniform(*shape) * 256).to(torch.uint8)
 
     def bernoulli(self, probs: Tensor) -> Tensor:
@@ -68,9 +72,12 @@ class TrainNoise(Noise):
         return self._rows(torch.randn, shape)
 
     def bytes(self, *shape: int) -> Tensor:
+        first, *others = shape
         count = self._global * math.prod(shape)
-        words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=self._source)
-        return words.view(torch.uint8)[:count].view(self._global, *shape)[self._lo : self._hi]
+        own = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=self._source)))
+        words = torch.empty(-(-count // 8), dtype=torch.int64).random_(-(2**63), None, generator=own)
+        drawn = words.view(torch.uint8)[:count].view(first, self._global, *others)
+        return drawn[:, self._lo : self._hi].transpose(0, 1)
 
 
 class SampleNoise(Noise):

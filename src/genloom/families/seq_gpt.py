@@ -19,7 +19,7 @@ from genloom.core.sequences import Alphabet
 from genloom.nn.llama import read_sizes, start_from
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.sequences import SHORT, SequenceModel, maximum_likelihood, sequence_model
-from genloom.nn.transformer import CausalTransformer, Dropout, Sizes, usual_sizes
+from genloom.nn.transformer import CausalTransformer, Sizes, usual_sizes
 
 SMALL: Mapping[str, Any] = {"width": 128, "layers": 4, "matrix_lr": 5e-3, "batch_size": 128}
 """What suits short texts."""
@@ -41,8 +41,7 @@ class Config(card.Config):
     layers: int = Field(6, gt=0, description="blocks, each of attention and a gated unit")
     heads: int = Field(4, gt=0, description="of attention: 64 values each keep a CPU's products large")
     groups: int = Field(4, gt=0, description="heads that keys and values have: fewer make the cache smaller")
-    dropout: float = Field(0.1, ge=0, lt=1, description="small texts are read many times over")
-    attention_dropout: float = Field(0.0, ge=0, lt=1, description="of the shares that places take")
+    dropout: float = Field(0.1, ge=0, lt=1, description="of values, in steps of 1/256")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     optimiser: Literal["muon", "adamw"] = Field("muon", description="of the blocks' matrices")
     matrix_lr: float | None = Field(
@@ -92,8 +91,7 @@ class Config(card.Config):
 
         def network(alphabet: Alphabet, longest: int) -> CausalTransformer:
             sizes = self.sizes or usual_sizes(self.width, self.layers, self.heads, self.groups)
-            dropout = Dropout(self.dropout, self.attention_dropout)
-            made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, dropout)
+            made = CausalTransformer(alphabet.inputs, alphabet.outputs, longest, sizes, self.dropout)
             if self.lora_rank:
                 adapt(made, self.lora_rank, self.lora_alpha)
             return made

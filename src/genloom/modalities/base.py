@@ -139,6 +139,13 @@ class Split:
         """Select items by index or mask."""
         return Split(self.items[index], None if self.labels is None else self.labels[index])
 
+    def joined(self, other: "Split") -> "Split":
+        """Return the items of this split and then those of another of the same data."""
+        labels = None
+        if self.labels is not None and other.labels is not None:
+            labels = torch.cat((self.labels, other.labels))
+        return Split(torch.cat((self.items, other.items)), labels)
+
     def some(self, n: int, name: str = "some") -> "Split":
         """Return at most n of the items, spread over the whole split by its size and a name alone."""
         return self.take(torch.randperm(len(self), generator=generator(name, len(self)))[:n])
@@ -150,10 +157,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use. ``notes`` say what was done to it; ``description`` what was found.
-
-    ``refit`` says that the training split has the items of the validation split as well.
-    """
+    """A data set ready for use. ``notes`` say what was done to it; ``description`` what was found."""
 
     name: str
     modality: Modality
@@ -164,12 +168,6 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...]
     description: str
-    refit: bool = False
-
-    @property
-    def unseen(self) -> Split:
-        """The validation items, or those for test where training takes the validation items."""
-        return self.test if self.refit else self.valid
 
 
 @dataclass(frozen=True)

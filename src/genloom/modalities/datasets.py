@@ -40,9 +40,6 @@ class DataOptions(BaseModel):
     limit: int | None = Field(None, ge=1, description="use at most this many training items")
     test_fraction: float = Field(0.2, gt=0, lt=1, description="share for test where the source has no split")
     valid_fraction: float = Field(0.2, gt=0, lt=1, description="share for validation")
-    refit: bool = Field(
-        False, description="train on the validation items as well, once all settings are chosen by them"
-    )
     seed: int = Field(0, description="seed of splits and of generated points")
     alpha: float = Field(DEFAULT_ALPHA, gt=0, lt=0.5, description="margin of the logit view of images")
     label: str | None = Field(None, description="column of class labels in a table")
@@ -207,7 +204,9 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     if not reading.columns:
         parts = {n: Split(fit(p.items, options.size, reading.levels), p.labels) for n, p in parts.items()}
     bits = bool(reading.columns) and not unit and all(is_binary(part.items) for part in parts.values())
-    found, notes = _divide(parts, options, distinct=not bits)
+    found, notes = splits.divide(
+        parts, options.test_fraction, options.valid_fraction, options.seed, distinct=not bits
+    )
     train = _limited(found["train"], options)
     if bits and options.given:
         raise DataError(
@@ -227,30 +226,17 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
         valid=valid,
         test=test,
         classes=reading.classes,
-        refit=options.refit,
         fingerprint=splits.fingerprint((train, valid, test), *facts, *options.given_columns),
         notes=(*reading.notes, *notes),
         description=_description(reading, parts, options),
     )
 
 
-def _divide(
-    parts: Mapping[str, Split], options: DataOptions, distinct: bool = True
-) -> tuple[dict[str, Split], list[str]]:
-    """Make the three splits and notes; the first has the items of the second as well for a refit."""
-    shares = options.test_fraction, options.valid_fraction
-    found, notes = splits.divide(parts, *shares, options.seed, distinct)
-    if not options.refit:
-        return found, notes
-    both = splits.joined(found["train"], found["valid"])
-    return {**found, "train": both}, [*notes, "training takes the validation items as well"]
-
-
 def _build_pairs(name: str, reading: Reading, sides: tuple[str, str], options: DataOptions) -> Dataset:
     """Split pairs of texts and learn how each side is spelt."""
     _refuse_unused(name, reading, options)
     parts = _equally_long(reading.parts)
-    found, notes = _divide(parts, options)
+    found, notes = splits.divide(parts, options.test_fraction, options.valid_fraction, options.seed)
     train, valid, test = _limited(found["train"], options), found["valid"], found["test"]
     longest = train.items.shape[2]
     others = valid.items, test.items
@@ -261,7 +247,6 @@ def _build_pairs(name: str, reading: Reading, sides: tuple[str, str], options: D
         valid=valid,
         test=test,
         classes=(),
-        refit=options.refit,
         fingerprint=splits.fingerprint((train, valid, test), *sides),
         notes=(*reading.notes, *notes),
         description=f"{_counts(parts)} pairs of up to {longest} characters from {reading.origin}",
@@ -283,7 +268,8 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
     _refuse_unused(name, reading, options)
     parts = _equally_long(reading.parts)
     longest = parts[next(iter(parts))].items.shape[1]
-    found, notes = _divide(parts, options, distinct="all" in parts)
+    shares = options.test_fraction, options.valid_fraction
+    found, notes = splits.divide(parts, *shares, options.seed, distinct="all" in parts)
     train = _first(found["train"], options) if form == "blocks" else _limited(found["train"], options)
     size = f"{longest} characters" if form == "blocks" else f"up to {longest} characters"
     return Dataset(
@@ -293,7 +279,6 @@ def _build_texts(name: str, reading: Reading, form: Form, options: DataOptions) 
         valid=found["valid"],
         test=found["test"],
         classes=reading.classes,
-        refit=options.refit,
         fingerprint=splits.fingerprint((train, found["valid"], found["test"]), form),
         notes=(*reading.notes, *notes),
         description=f"{_counts(parts)} {form} of {size} from {reading.origin}",

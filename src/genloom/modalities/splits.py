@@ -74,14 +74,6 @@ def divide(
     return found, notes
 
 
-def joined(first: Split, second: Split) -> Split:
-    """Return the items of one split and then those of another."""
-    labels = None
-    if first.labels is not None and second.labels is not None:
-        labels = torch.cat((first.labels, second.labels))
-    return Split(torch.cat((first.items, second.items)), labels)
-
-
 def without_copies(splits: dict[str, Split], keep_test: bool) -> tuple[dict[str, Split], list[str]]:
     """Remove exact copies across splits: from valid and test, or from train where the test split is given.
 

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from genloom.nn.dropout import Map, identity
-
 BASE = 10_000.0
 """Of the wavelengths of rotary positions."""
 
@@ -206,36 +204,19 @@ def shares(query: Tensor, key: Tensor, seen: Tensor) -> Tensor:
     return scores.masked_fill(~seen, -torch.inf).softmax(-1).to(key.dtype)
 
 
-def dropping(drop: Map) -> Find:
-    """Return how places find what is at them and before, where shares of attention are dropped.
-
-    Args:
-        drop: of shares (B, G, H / G L, L).
-    """
-
-    def find(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
-        return attend(query, key, value, drop)
-
-    return causal if drop is identity else find
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, drop: Map = identity) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return what each place (B, H, L, E) finds at itself and before, in keys and values (B, G, L, E).
 
     In bfloat16 on a CPU two products and a softmax take a third of the time of torch's fused kernel.
-
-    Args:
-        drop: of shares (B, G, H / G L, L).
     """
     heads, longest, size = query.shape[1:]
     shared = heads // key.shape[1]
-    if query.dtype != torch.bfloat16 and drop is identity:
+    if query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=shared > 1)
     hidden = torch.full((longest, longest), -torch.inf, dtype=query.dtype).triu(1).repeat(shared, 1)
     asked = query.reshape(-1, shared * longest, size)
     scores = torch.baddbmm(hidden, asked, key.flatten(0, 1).transpose(1, 2), alpha=size**-0.5)
-    taken = drop(scores.softmax(-1).unflatten(0, key.shape[:2]))
-    return (taken.flatten(0, 1) @ value.flatten(0, 1)).view_as(query)
+    return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
 
 
 class Attention(nn.Module):

@@ -1,6 +1,6 @@
 """Dropout by keyed noise. B batch, D channels.
 
-Values are dropped by random bytes: their share is rounded to a multiple of 1/256.
+Values are dropped by random bytes: their share is rounded to a multiple of 1/256, but never to all or none.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ def _draw(noise: Noise, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
 
 
 def _dropped(x: Tensor, drawn: Tensor, share: float) -> Tensor:
-    limit = min(round(256 * share), 255)
+    limit = min(max(round(256 * share), 1), 255)
     return torch.where(drawn.to(x.device) < limit, 0, x * (256 / (256 - limit)))
 
 

@@ -4,7 +4,6 @@ Shapes: B batch, L positions, T symbols read at once, D width, V what can come n
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import torch
@@ -24,7 +23,7 @@ from genloom.nn.attention import (
     Source,
     Step,
     angles,
-    dropping,
+    causal,
     empty_cache,
     gated_width,
 )
@@ -76,17 +75,6 @@ def usual_sizes(width: int, layers: int, heads: int, groups: int) -> Sizes:
     return Sizes(width=width, layers=layers, heads=heads, groups=groups, size=size, hidden=hidden)
 
 
-@dataclass(frozen=True)
-class Dropout:
-    """The shares of values, and of attention, that a transformer misses in training."""
-
-    values: float = 0.0
-    attention: float = 0.0
-
-
-NO_DROPOUT = Dropout()
-
-
 class Block(nn.Module):
     """Attention, then a gated unit, each added to what it reads."""
 
@@ -111,9 +99,7 @@ class CausalTransformer(SequenceNetwork):
     turn: Tensor
     read_one: Read | None = None
 
-    def __init__(
-        self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: Dropout = NO_DROPOUT
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: float = 0.0) -> None:
         super().__init__()
         self.outputs, self.sizes, self.dropout = outputs, sizes, dropout
         self.context = max(longest, sizes.positions or 0)
@@ -124,12 +110,9 @@ class CausalTransformer(SequenceNetwork):
         self.register_buffer("turn", angles(self.context, sizes.size, sizes.base), persistent=False)
 
     def forward(self, symbols: Tensor, noise: Noise | None = None, cond: Value | None = None) -> Tensor:  # noqa: ARG002
-        longest, sizes, dropout = symbols.shape[1], self.sizes, self.dropout
-        each = longest, sizes.width
-        drop = planned_dropout(dropout.values, noise, [each] * (1 + 2 * sizes.layers))
-        looks = sizes.groups, sizes.heads // sizes.groups * longest, longest
-        find = dropping(planned_dropout(dropout.attention, noise, [looks] * sizes.layers))
-        return self.read(symbols, Step(self.turn[:, :longest], find), drop)
+        longest, sizes = symbols.shape[1], self.sizes
+        drop = planned_dropout(self.dropout, noise, [(longest, sizes.width)] * (1 + 2 * sizes.layers))
+        return self.read(symbols, Step(self.turn[:, :longest], causal), drop)
 
     def read(self, symbols: Tensor, step: Step, drop: Map) -> Tensor:
         """Return the logits of what follows each symbol, (B, T, V)."""

@@ -142,8 +142,11 @@ def compare(
 
     Raises:
         RunError: ``out`` holds a comparison and ``resume`` is ``never``.
+        ConfigError: models would learn from the validation items, which stand for new real data.
     """
     began = time.perf_counter()
+    if config.train.refit:
+        raise ConfigError("a comparison needs validation items that no model learns from: leave --refit out")
     _check_out(out, resume)
     dataset = open_data(config.source, config.data)
     plan = make_plan(config, dataset)
@@ -167,6 +170,7 @@ def compare_runs(
 
     Raises:
         RunError: one is not finished.
+        ConfigError: one is named twice, or learnt from the validation items.
         DataError: the runs' data differ, or have changed since.
     """
     began = time.perf_counter()
@@ -178,6 +182,8 @@ def compare_runs(
     runs = [open_run(folder) for folder in folders]
     for run in runs:
         run.load()
+        if run.facts["train"].get("refit"):
+            raise ConfigError(f"{run.folder} learnt from the validation items (--refit): leave it out")
     data = [run.facts["data"] for run in runs]
     for run, other in zip(runs, data, strict=True):
         if other["fingerprint"] != data[0]["fingerprint"]:
@@ -249,7 +255,7 @@ def _seeds(config: CompareConfig) -> range:
 def _features_line(features: Features) -> str:
     if features.accuracy is None:
         return f"features: {features.name}"
-    return f"features: {features.name}, {features.accuracy:.1%} right on items it did not see"
+    return f"features: {features.name}, {features.accuracy:.1%} right on validation"
 
 
 def _fit_all(

@@ -189,8 +189,9 @@ def evaluate(
         figures["class_accuracy"] = class_accuracy_figure(items, labels, dataset, features)
     if isinstance(model, Likelihood):
         figures |= likelihood(model, run, dataset, scored)
-    copies = copies_among(items, dataset)
-    figures["copying"] = copying_figure(copies, dataset)
+    learnt = replace(dataset, train=run.trained_on(dataset))
+    copies = copies_among(items, learnt)
+    figures["copying"] = copying_figure(copies, learnt)
     if isinstance(run.modality, Pairs):
         figures |= translating.measured(run, dataset, limit)
     return Measured(figures, copies, items, labels, seconds)

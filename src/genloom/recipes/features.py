@@ -127,7 +127,7 @@ def _classifier_features(dataset: Dataset, file: Path | None) -> Features:
         preprocessing="scaled by the training split",
         extract=lambda items: in_batches(network.features, items),
         probs=lambda items: in_batches(lambda x: network(x).softmax(-1), items),
-        accuracy=_accuracy(lambda x: in_batches(network, x), dataset.unseen),
+        accuracy=_accuracy(lambda x: in_batches(network, x), dataset.valid),
     )
 
 

@@ -21,7 +21,7 @@ from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf, Value
 from genloom.core.randomness import key
 from genloom.core.serial import to_json
-from genloom.modalities.base import Modality, Split, View
+from genloom.modalities.base import Dataset, Modality, Split, View
 from genloom.modalities.datasets import DataOptions, from_json
 from genloom.tasks import sampling
 from genloom.train import ranks
@@ -97,6 +97,11 @@ class Run:
     def conditions(self, split: Split) -> Value | None:
         """Return what the model is given with the items of a split: labels, columns, or nothing."""
         return split.labels if self.classes else self.view.conditions(split.items)
+
+    def trained_on(self, dataset: Dataset) -> Split:
+        """Return the items of its data that the run learns from: in a refit, those for validation as well."""
+        refit = self.facts["train"].get("refit", False)
+        return dataset.train.joined(dataset.valid) if refit else dataset.train
 
     @property
     def label_counts(self) -> Tensor:

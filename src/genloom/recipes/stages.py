@@ -14,7 +14,7 @@ from genloom.core.errors import ConfigError, Unsupported
 from genloom.core.events import Value, rows
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
-from genloom.modalities.base import Dataset
+from genloom.modalities.base import Dataset, Split
 from genloom.nn.compiling import need_compiler
 from genloom.nn.gaussian_vae import active_units
 from genloom.recipes.evaluating import reconstructed
@@ -61,9 +61,9 @@ class Job:
         return TrainConfig(**self.run.facts["train"])
 
     @property
-    def conditions(self) -> Value | None:
-        """What the training items of a conditional run are given."""
-        return self.run.conditions(self.dataset.train)
+    def learnt(self) -> Split:
+        """The items that steps of training take."""
+        return self.run.trained_on(self.dataset)
 
 
 def train(job: Job) -> Tensors:
@@ -122,11 +122,10 @@ def compile_parts(model: nn.Module) -> None:
 def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     """Fit in one go; as there is nothing to save on the way, a signal ends it at once.
 
-    Raises:
-        ConfigError: there are no validation items to choose by.
+    It may choose by the validation items, and so a refit does not train on them.
     """
-    if job.dataset.refit:
-        raise ConfigError(f"{job.run.family} chooses by validation items: leave --data.refit out")
+    if job.config.refit:
+        job.say(f"{stage.name} is fitted without the validation items, as it may choose by them")
     began = time.perf_counter()
     view, values = job.run.view, []
     with job.stop.at_once():
@@ -134,7 +133,9 @@ def _fit_closed_form(job: Job, model: nn.Module, stage: Stage) -> Tensors:
             noise = SampleNoise(key(job.seed, "closed", number), torch.arange(len(split)))
             values.append(view.perturb(view.encode(split.items), noise))
         noise = SampleNoise(key(job.seed, "fit"), torch.zeros(1, dtype=torch.int64))
-        figures = need(model, ClosedForm, "fit").fit(values[0], values[1], noise, job.conditions)
+        figures = need(model, ClosedForm, "fit").fit(
+            values[0], values[1], noise, job.run.conditions(job.dataset.train)
+        )
     job.run.keep_stage(stage.name, steps=1, seconds=time.perf_counter() - began, figures=figures)
     return dict(model.state_dict())
 
@@ -144,8 +145,9 @@ def run_stage(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     assert stage.objective is not None
     run, folder = job.run, job.run.folder / "checkpoints" / stage.name
     began = time.perf_counter()
-    encoded = run.view.stretch(run.view.encode(job.dataset.train.items))
-    stream = Stream(encoded, job.conditions, run.view.perturb)
+    learnt = job.learnt
+    encoded = run.view.stretch(run.view.encode(learnt.items))
+    stream = Stream(encoded, run.conditions(learnt), run.view.perturb)
     state = State.fresh(model, stage.objective)
     hooks = loop.Hooks(
         job.validate or _validator(job), _previewer(job, stage.name) if job.previews else _no_preview
@@ -195,7 +197,7 @@ def _validator(job: Job) -> loop.Validate:
     x, given = _validation(job)
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        if not isinstance(model, Likelihood) or rows(x) == 0 or job.dataset.refit:
+        if not isinstance(model, Likelihood) or rows(x) == 0 or job.config.refit:
             return {}
         scored = job.run.view.to_data(scoring.log_prob(model, x, given), x)
         return {"loss": -float(scored.value.mean())}

@@ -114,11 +114,9 @@ def _mnist(family: str, budget: str, **more: Any) -> FitConfig:
     return FitConfig(family, "mnist", more, train, DataOptions(binarise="dynamic"), conditional="no")
 
 
-def _text(
-    family: str, source: str, target: float, train: TrainConfig, refit: bool = False, **model: Any
-) -> Recipe:
+def _text(family: str, source: str, target: float, train: TrainConfig, **model: Any) -> Recipe:
     """Return a fit of texts, scored in nats a character."""
-    fit = FitConfig(family, source, model, train, DataOptions(refit=refit))
+    fit = FitConfig(family, source, model, train)
     published, protocol = TEXTS[source]
     return Recipe(fit, AtMost(target), published, protocol, figure="nats a unit")
 
@@ -254,14 +252,13 @@ RECIPES: Mapping[str, Recipe] = {
     "names-lstm": _text("seq.lstm", "names", 2.02, TrainConfig(budget="5m")),
     "names-gpt": _text("seq.gpt", "names", 1.97, TrainConfig(budget="10m")),
     "shakespeare-gpt-short": _text(
-        "seq.gpt", "shakespeare", 1.60, TrainConfig(budget="10m", compile=True), refit=True
+        "seq.gpt", "shakespeare", 1.60, TrainConfig(budget="10m", compile=True, refit=True)
     ),
     "shakespeare-gpt": _text(
         "seq.gpt",
         "shakespeare",
         1.4697,
-        TrainConfig(budget="60m", compile=True),
-        refit=True,
+        TrainConfig(budget="60m", compile=True, refit=True),
         **{"width": 384, "heads": 6, "groups": 6, "batch_size": 32, "dropout": 0.2},
     ),
     "captions-lstm": _captions("seq.lstm", AtMost(52.0), layers=1, batch_size=64, lr=2e-3),

@@ -35,6 +35,9 @@ class TrainConfig(BaseModel):
     compile: bool = Field(False, description="compile the networks with torch.compile")
     checkpoint_every: int | None = Field(None, ge=1, description="steps between checkpoints")
     validate_every: int | None = Field(None, ge=1, description="steps between validations")
+    refit: bool = Field(
+        False, description="train on the validation items as well, once all settings are chosen by them"
+    )
     tensorboard: bool = Field(False, description="also write TensorBoard events")
 
     @model_validator(mode="after")

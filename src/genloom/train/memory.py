@@ -18,7 +18,8 @@ GIVING_BACK = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 65_536}
 def kept_memory() -> Iterator[None]:
     """Keep what tensors free for the next ones for the time of the block, where the C library is glibc.
 
-    Large tensors would go back to the kernel, which clears their pages anew at each step.
+    Large tensors would go back to the kernel, which clears their pages anew at each step. Not to be nested;
+    of other threads than the first only tensors below 64 MiB gain.
     """
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None
     if libc is None or not hasattr(libc, "mallopt") or not hasattr(libc, "malloc_trim"):
