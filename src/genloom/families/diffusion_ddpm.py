@@ -258,6 +258,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         moves = -(-self.sampling_steps // 2) if self.sampler == "heun" else self.sampling_steps
         times = schedules.spaced_times(self.timesteps, moves)
         abar = self.alpha_bar[times]
+        seen = mixture(abar)
 
         def denoise(x: Tensor, place: int) -> Tensor:
             time = torch.full((len(x),), times[place], device=x.device)
@@ -266,7 +267,7 @@ class Model(nn.Module, Sampler, Denoiser, Likelihood):
         def draw() -> Tensor:
             return noise.normal(*self.leaf.extents).to(x)
 
-        x = self._solver()(denoise, x, Grid(abar.sqrt(), (1 - abar).sqrt()), draw).to(x.dtype)
+        x = self._solver()(denoise, x, Grid(seen.data, seen.noise), draw).to(x.dtype)
         return nearest_level(x, self.leaf.kind)
 
     def _solver(self) -> Callable[..., Tensor]:

@@ -14,7 +14,7 @@ from genloom.core.errors import ConfigError, Unsupported
 from genloom.core.events import Value, rows
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
-from genloom.modalities.base import Dataset, Split
+from genloom.modalities.base import Dataset
 from genloom.nn.compiling import need_compiler
 from genloom.nn.gaussian_vae import active_units
 from genloom.recipes.evaluating import reconstructed
@@ -59,11 +59,6 @@ class Job:
     def config(self) -> TrainConfig:
         """The run's settings of the engine."""
         return TrainConfig(**self.run.facts["train"])
-
-    @property
-    def learnt(self) -> Split:
-        """The items that steps of training take."""
-        return self.run.trained_on(self.dataset)
 
 
 def train(job: Job) -> Tensors:
@@ -145,7 +140,7 @@ def run_stage(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     assert stage.objective is not None
     run, folder = job.run, job.run.folder / "checkpoints" / stage.name
     began = time.perf_counter()
-    learnt = job.learnt
+    learnt = run.trained_on(job.dataset)
     encoded = run.view.stretch(run.view.encode(learnt.items))
     stream = Stream(encoded, run.conditions(learnt), run.view.perturb)
     state = State.fresh(model, stage.objective)
@@ -195,9 +190,10 @@ def _best(state: State) -> dict[str, float | int | None]:
 def _validator(job: Job) -> loop.Validate:
     """Return a function that scores a model on a fixed part of the validation split."""
     x, given = _validation(job)
+    unseen = rows(x) > 0 and not job.config.refit
 
     def validate(model: nn.Module) -> Mapping[str, float]:
-        if not isinstance(model, Likelihood) or rows(x) == 0 or job.config.refit:
+        if not isinstance(model, Likelihood) or not unseen:
             return {}
         scored = job.run.view.to_data(scoring.log_prob(model, x, given), x)
         return {"loss": -float(scored.value.mean())}
