@@ -5,9 +5,15 @@ and optimiser (Muon and AdamW here, fused AdamW there) on 32 texts, both with me
 drawing is 255 symbols after one, each contender with its cache, at batches of 1 and 32. The peer runs at its
 best of float32, bfloat16, compiled and static cache. First the two must give the same logits.
 
-    python bench/transformers_gpt.py [--quick] [--threads 2] [--rounds 5]
+With two runs on the same characters, one of seq.gpt in these sizes and one of seq.ngram, both draw by the
+trained weights, genloom also with the guesses of the second, and the peer with guesses from what it has
+written (prompt lookup, which takes one text at a time).
+
+    python bench/transformers_gpt.py [--quick] [--threads 2] [--rounds 5] [--trained RUN --helper RUN]
 """
 
+import copy
+import functools
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -25,7 +31,9 @@ from genloom.families.seq_gpt import Config
 from genloom.nn.decoding import Choice, collect, no_prompts, stream
 from genloom.nn.llama import Weights, fill
 from genloom.nn.sequences import SequenceModel
+from genloom.nn.speculating import AHEAD, speculate
 from genloom.nn.transformer import CausalTransformer, compile_reading
+from genloom.recipes.runs import open_run
 from genloom.train.memory import kept_memory
 from genloom.train.state import State
 
@@ -39,10 +47,10 @@ def ours() -> SequenceModel:
     return Config(**SIZES).build(EVENT, None)
 
 
-def theirs(**more: object) -> LlamaForCausalLM:
+def theirs(kinds: int = KINDS, **more: object) -> LlamaForCausalLM:
     torch.manual_seed(0)
     made = LlamaConfig(
-        vocab_size=KINDS + 1,
+        vocab_size=kinds + 1,
         hidden_size=384,
         intermediate_size=1024,
         num_hidden_layers=6,
@@ -50,11 +58,50 @@ def theirs(**more: object) -> LlamaForCausalLM:
         num_key_value_heads=6,
         max_position_embeddings=LENGTH + 1,
         tie_word_embeddings=True,
-        bos_token_id=KINDS,
+        bos_token_id=kinds,
         eos_token_id=None,
         **more,
     )
     return LlamaForCausalLM(made)
+
+
+@functools.cache
+def opened(folder: Path) -> nn.Module:
+    """Return the model of a run."""
+    return open_run(folder).load().eval()
+
+
+def ours_drawing(trained: Path | None) -> SequenceModel:
+    """Return the model that draws: a trained one, or one of random weights."""
+    return ours() if trained is None else copy.deepcopy(opened(trained))
+
+
+def theirs_drawing(trained: Path | None) -> LlamaForCausalLM:
+    """Return the peer that draws, with the same weights where they are trained."""
+    if trained is None:
+        return theirs().eval()
+    model = opened(trained)
+    peer = theirs(model.alphabet.outputs)
+    lend(model.network, peer)
+    return peer.eval()
+
+
+@torch.no_grad()
+def lend(network: CausalTransformer, peer: LlamaForCausalLM) -> None:
+    """Copy weights to the peer, and check that it says the same."""
+    peer.model.embed_tokens.weight.copy_(network.embedding.weight)
+    for block, layer in zip(network.blocks, peer.model.layers, strict=True):
+        asking = block.attention.enter.weight.chunk(3)
+        for name, weight in zip("qkv", asking, strict=True):
+            getattr(layer.self_attn, f"{name}_proj").weight.copy_(weight)
+        layer.self_attn.o_proj.weight.copy_(block.attention.leave.weight)
+        gate, content = block.gated.enter.weight.chunk(2)
+        layer.mlp.gate_proj.weight.copy_(gate)
+        layer.mlp.up_proj.weight.copy_(content)
+        layer.mlp.down_proj.weight.copy_(block.gated.leave.weight)
+    x = torch.randint(KINDS, (2, LENGTH))
+    gap = (peer.eval()(x).logits[..., : network.outputs] - network(x)).abs().max()
+    assert gap < 1e-3, gap
 
 
 def check_equal() -> None:
@@ -116,8 +163,8 @@ def training_theirs(bf16: bool, compiled: bool, attention: str) -> Callable[[], 
     return step
 
 
-def drawing_ours(rows: int, dtype: torch.dtype, compiled: bool) -> Callable[[], object]:
-    model = ours().to(dtype).eval()
+def drawing_ours(rows: int, dtype: torch.dtype, compiled: bool, trained: Path | None) -> Callable[[], object]:
+    model = ours_drawing(trained).to(dtype).eval()
     if compiled:
         compile_reading(model)
 
@@ -129,10 +176,23 @@ def drawing_ours(rows: int, dtype: torch.dtype, compiled: bool) -> Callable[[], 
     return draw
 
 
-def drawing_theirs(rows: int, dtype: torch.dtype, cache: str) -> Callable[[], object]:
-    model = theirs().to(dtype).eval()
-    first = torch.full((rows, 1), KINDS)
-    more = {} if cache == "dynamic" else {"cache_implementation": "static"}
+def drawing_helped(rows: int, trained: Path, helper: Path) -> Callable[[], object]:
+    model, guessing = ours_drawing(trained).bfloat16().eval(), opened(helper)
+    compile_reading(model, AHEAD + 1)
+
+    def draw() -> Tensor:
+        noise = SampleNoise(0, torch.arange(rows))
+        drawn = speculate(model, guessing, no_prompts(rows), noise, LENGTH - 1, Choice())
+        return collect(model.alphabet, drawn, rows).values.values
+
+    return draw
+
+
+def drawing_theirs(rows: int, dtype: torch.dtype, cache: str, trained: Path | None) -> Callable[[], object]:
+    model = theirs_drawing(trained).to(dtype)
+    first = torch.full((rows, 1), model.config.bos_token_id)
+    settings = {"dynamic": {}, "lookup": {"prompt_lookup_num_tokens": 4}}
+    more = settings.get(cache, {"cache_implementation": "static"})
     if cache == "static compiled":
         model.forward = torch.compile(model.forward)
 
@@ -166,37 +226,46 @@ def training(quick: bool) -> Iterator[tuple[str, list[Variant]]]:
     )
 
 
-def drawing(rows: int, quick: bool) -> Iterator[tuple[str, list[Variant]]]:
+def drawing(
+    rows: int, quick: bool, trained: Path | None, helper: Path | None
+) -> Iterator[tuple[str, list[Variant]]]:
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    yield (
-        "genloom",
-        [
-            v
-            for n, d in kinds.items()
-            for c in ((False,) if quick else (False, True))
-            for v in attempt(f"{n}{' compiled' * c}", drawing_ours(rows, d, c))
-        ],
-    )
+    plain = [
+        v
+        for n, d in kinds.items()
+        for c in ((False,) if quick else (False, True))
+        for v in attempt(f"{n}{' compiled' * c}", drawing_ours(rows, d, c, trained))
+    ]
+    yield "genloom", plain
+    if trained is not None and helper is not None:
+        yield "with helper", attempt("bf16 compiled", drawing_helped(rows, trained, helper))
+    ways = ["dynamic", "static", *["static compiled"] * (not quick), *["lookup"] * (rows == 1)]
     yield (
         "transformers",
         [
             v
             for n, d in kinds.items()
-            for c in ("dynamic", "static", "static compiled")[: 2 if quick else 3]
-            for v in attempt(f"{n} {c}", drawing_theirs(rows, d, c))
+            for c in ways
+            for v in attempt(f"{n} {c}", drawing_theirs(rows, d, c, trained))
         ],
     )
 
 
 def main() -> None:
-    told = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument("--trained", type=Path, help="a run of seq.gpt in these sizes")
+    options.add_argument("--helper", type=Path, help="a run of seq.ngram on the same characters")
+    options.add_argument("--drawing", action="store_true", help="no training")
+    told = options.parse_args()
     torch.set_num_threads(told.threads)
     check_equal()
-    with kept_memory():
-        best = {name: fastest(name, found, 2) for name, found in training(told.quick)}
-        compare(f"training step of {BATCH * LENGTH:,} characters", best, told.rounds)
+    if not told.drawing:
+        with kept_memory():
+            best = {name: fastest(name, found, 2) for name, found in training(told.quick)}
+            compare(f"training step of {BATCH * LENGTH:,} characters", best, told.rounds)
     for rows in (1, BATCH):
-        best = {name: fastest(name, found, 1) for name, found in drawing(rows, told.quick)}
+        contenders = drawing(rows, told.quick, told.trained, told.helper)
+        best = {name: fastest(name, found, 1) for name, found in contenders}
         compare(f"drawing {rows} x {LENGTH - 1} characters", best, min(told.rounds, 5))
     cached = 2 * SIZES["layers"] * LENGTH * SIZES["width"] * 4
     print(f"\ncache of keys and values: {cached / 2**20:.1f} MiB a text of {LENGTH} in float32")

@@ -10,7 +10,14 @@ from symbols import FIXED, VARYING, counted, everything, listed
 from genloom.core.errors import DataError, Unsupported
 from genloom.core.events import Binary, Leaf, Padded
 from genloom.core.randomness import SampleNoise, generator
-from genloom.families.seq_ngram import LEAST_DISCOUNT, Config, Model, make_levels
+from genloom.families.seq_ngram import (
+    LEAST_DISCOUNT,
+    AutomatonReader,
+    Config,
+    Model,
+    NgramReader,
+    make_levels,
+)
 
 NOISE = SampleNoise(0, torch.arange(1))
 
@@ -108,6 +115,26 @@ def test_longer_contexts_are_used_where_they_help() -> None:
     assert model.fit(cycle, cycle, NOISE)["order"] > 2
     uniform = torch.randint(3, (400, 4), generator=generator("uniform"))
     assert model.fit(uniform[:300], uniform[300:], NOISE)["order"] == 1
+
+
+def test_the_automaton_reads_as_the_counts_do() -> None:
+    """Symbols several at once, of uneven numbers, some forgotten again."""
+    model = fitted(VARYING)
+    tables = model.reader(3, 9)
+    counts = NgramReader(model._levels(), model.symbols, 3)
+    assert isinstance(tables, AutomatonReader)
+    start = torch.full((3, 1), model.start)
+    texts = torch.randint(3, (3, 8), generator=generator("texts"))
+    for one in ((start, None), (texts[:, :3], None), (texts[:, 3:5], torch.tensor([2, 0, 1]))):
+        a, b = tables.read(*one), counts.read(*one)
+        counted = torch.full((3,), a.shape[1]) if one[1] is None else one[1]
+        whole = torch.arange(a.shape[1]) < counted[:, None]
+        assert torch.allclose(a[whole], b[whole], rtol=0, atol=1e-12)
+    for reader in (tables, counts):
+        reader.rewind(torch.tensor([3, 1, 0]))
+        reader.select(torch.tensor([2, 0, 0]))
+    a, b = tables.read(texts[:, 5:]), counts.read(texts[:, 5:])
+    assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
 def test_what_it_does_not_take() -> None:

@@ -160,8 +160,6 @@ def test_refusals(runs: Callable[[str], genloom.Trained], tmp_path: Path) -> Non
         Writer(trained.run).search("", 2, 0.0, Wish(stop=("a",)))
     with pytest.raises(ConfigError, match="under stops or a pattern"):
         Writer(runs("seq.gpt").run, trained.run).write([""], Wish(5, stop=("one",)))
-    with pytest.raises(ConfigError, match="leave it or --compile out"):
-        Writer(runs("seq.gpt").run, trained.run, compiled=True)
     other = genloom.fit("seq.ngram", "sums", out=tmp_path / "other")
     with pytest.raises(ConfigError, match="other texts"):
         Writer(trained.run, other.run)

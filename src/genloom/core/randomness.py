@@ -116,8 +116,12 @@ class SampleNoise(Noise):
 
 def invert_cdf(logits: Tensor, u: Tensor) -> Tensor:
     """Return the categories (...) at which the cumulative softmax of (..., K) logits passes u (...)."""
-    cumulative = logits.softmax(-1).cumsum(-1)
-    return (u.unsqueeze(-1) > cumulative).sum(-1).clamp_max(logits.shape[-1] - 1)
+    return invert_shares(logits.softmax(-1), u)
+
+
+def invert_shares(shares: Tensor, u: Tensor) -> Tensor:
+    """Return the categories (...) at which the cumulative sum of probabilities (..., K) passes u (...)."""
+    return (u.unsqueeze(-1) > shares.cumsum(-1)).sum(-1).clamp_max(shares.shape[-1] - 1)
 
 
 def _shift(x: Tensor, by: int) -> Tensor:

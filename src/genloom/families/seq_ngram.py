@@ -27,6 +27,9 @@ from genloom.nn.readers import Tape
 BITS = 62
 """Of the number that stands for an n-gram."""
 
+ENTRIES = 2**24
+"""Of the tables of an automaton at most; in 192 MiB."""
+
 LEAST_DISCOUNT = 0.1
 """What is taken off every count at least, so that nothing becomes impossible."""
 
@@ -127,6 +130,44 @@ def make_levels(rows: Tensor, present: Tensor, order: int, base: int, start: int
     return levels[::-1]
 
 
+@dataclass(frozen=True)
+class Automaton:
+    """All distributions of a model by its states, the known contexts: two look-ups read a symbol.
+
+    Args:
+        logits: (S, V) log p of what follows each state.
+        moves: (S, V + 1) int32, the longest known context after each state and symbol, the start among them.
+    """
+
+    logits: Tensor
+    moves: Tensor
+
+
+def make_automaton(levels: list[Level], symbols: int) -> Automaton:
+    """Tabulate what levels say after each context that was seen.
+
+    A context that was seen has only such contexts as its ends.
+    """
+    base, states = symbols + 1, 0
+    shares, moves = torch.full((1, symbols), 1 / symbols, dtype=torch.float64), torch.zeros(1, base).int()
+    logits, tables = [], []
+    for size, level in enumerate(levels):
+        if size > 0:
+            _, ends = find(levels[size - 1].contexts, level.contexts % base ** (size - 1))
+            shares, moves = shares[ends], moves[ends]
+        shares = level.left[:, None] * shares
+        _, of = find(level.contexts, level.keys // base)
+        shares[of, level.keys % base] += level.shares
+        states += len(level.contexts)
+        if size + 1 < len(levels):
+            longer = level.contexts[:, None] * base + torch.arange(base)
+            known, place = find(levels[size + 1].contexts, longer)
+            moves = torch.where(known, states + place, moves).int()
+        logits.append(shares.log())
+        tables.append(moves)
+    return Automaton(torch.cat(logits), torch.cat(tables))
+
+
 def ngrams(rows: Tensor, size: int, positions: int, base: int) -> Tensor:
     """Return the n-grams that end at the last positions of rows, (B, positions)."""
     first = rows.shape[1] - positions - size + 1
@@ -156,6 +197,7 @@ class Model(nn.Module, ClosedForm, Likelihood, NextSymbol, Sampler):
         self.max_order = max(1, min(max_order, int(BITS / math.log2(self.base))))
         fitted_buffers(self, "order", "sizes", "keys", "contexts", dtype=torch.int64)
         fitted_buffers(self, "shares", "left", dtype=torch.float64)
+        self._tabulated: tuple[Tensor, Automaton] | None = None
 
     def fit(self, train: Value, valid: Value, noise: Noise, cond: Value | None = None) -> dict[str, float]:  # noqa: ARG002
         """Count, and keep the order that gives the validation items the highest likelihood."""
@@ -175,8 +217,13 @@ class Model(nn.Module, ClosedForm, Likelihood, NextSymbol, Sampler):
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:  # noqa: ARG002
         return draw_items(self, noise)
 
-    def reader(self, rows: int, longest: int, cond: Value | None = None) -> "NgramReader":  # noqa: ARG002
-        return NgramReader(self._levels(), self.symbols, rows)
+    def reader(self, rows: int, longest: int, cond: Value | None = None) -> Reader:  # noqa: ARG002
+        levels = self._levels()
+        if sum(len(level.contexts) for level in levels) * self.base > ENTRIES:
+            return NgramReader(levels, self.symbols, rows)
+        if self._tabulated is None or self._tabulated[0] is not self.keys:
+            self._tabulated = (self.keys, make_automaton(levels, self.symbols))
+        return AutomatonReader(self._tabulated[1], rows, len(levels) - 1)
 
     def _rows(self, x: Value, order: int) -> tuple[Tensor, Tensor]:
         """Return rows with starts before and an end after each item, and which positions count."""
@@ -212,6 +259,32 @@ class Model(nn.Module, ClosedForm, Likelihood, NextSymbol, Sampler):
         parts = (self.keys.split(grams), self.shares.split(grams))
         more = (self.contexts.split(contexts), self.left.split(contexts))
         return [Level(*level) for level in zip(*parts, *more, strict=True)]
+
+
+class AutomatonReader(Reader):
+    """Reads with the states of an automaton at hand."""
+
+    def __init__(self, automaton: Automaton, rows: int, starts: int) -> None:
+        self.automaton, self.tape = automaton, Tape(rows)
+        state = torch.zeros(rows, dtype=torch.int64)
+        for _ in range(starts):
+            state = automaton.moves[state, -1].long()
+        self.tape.write(state[:, None], None)
+
+    def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
+        state, states = self.tape.last(), []
+        for each in symbols.unbind(1):
+            state = self.automaton.moves[state, each].long()
+            states.append(state)
+        reached = torch.stack(states, 1)
+        self.tape.write(reached, counts)
+        return self.automaton.logits[reached]
+
+    def select(self, rows: Tensor) -> None:
+        self.tape.select(rows)
+
+    def rewind(self, counts: Tensor) -> None:
+        self.tape.lengths = self.tape.lengths - counts
 
 
 class NgramReader(Reader):

@@ -55,14 +55,18 @@ class Tape:
     def write(self, symbols: Tensor, counts: Tensor | None) -> None:
         """Add the first ``counts`` of symbols (B, T) to each sequence, all if None."""
         counts = torch.full_like(self.lengths, symbols.shape[1]) if counts is None else counts
-        width = int((self.lengths + counts).max())
+        width = int(self.lengths.max()) + symbols.shape[1]
         if width > self.values.shape[1]:
             self.values = F.pad(self.values, (0, 2 * width - self.values.shape[1]))
-        new = torch.arange(symbols.shape[1]) < counts[:, None]
-        rows = torch.arange(len(symbols))[:, None].expand_as(new)
-        places = self.lengths[:, None] + torch.arange(symbols.shape[1])
-        self.values[rows[new], places[new]] = symbols[new]
+        ahead = torch.arange(symbols.shape[1])
+        places = self.lengths[:, None] + ahead
+        before = self.values.gather(1, places)
+        self.values.scatter_(1, places, torch.where(ahead < counts[:, None], symbols, before))
         self.lengths = self.lengths + counts
+
+    def last(self) -> Tensor:
+        """Return the last symbol of each sequence, (B,)."""
+        return self.values.gather(1, self.lengths[:, None] - 1)[:, 0]
 
     def part(self, first: Tensor, width: int) -> Tensor:
         """Return so many symbols of each sequence from a place on, (B, width); past its end, anything."""

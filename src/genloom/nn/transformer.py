@@ -97,7 +97,7 @@ class CausalTransformer(SequenceNetwork):
     """
 
     turn: Tensor
-    read_one: Read | None = None
+    compiled: tuple[int, Read] | None = None
 
     def __init__(self, inputs: int, outputs: int, longest: int, sizes: Sizes, dropout: float = 0.0) -> None:
         super().__init__()
@@ -126,11 +126,14 @@ class CausalTransformer(SequenceNetwork):
         sizes, weight = self.sizes, self.embedding.weight
         cache = empty_cache(weight, sizes.layers, rows, sizes.groups, sizes.size)
         turn = angles(longest, sizes.size, sizes.base).to(weight.dtype)
-        return CachedReader(self, cache, turn, read_one=self.read_one)
+        return CachedReader(self, cache, turn, compiled=self.compiled)
 
 
-def compile_reading(model: nn.Module) -> None:
-    """Make a model's transformer read single symbols faster from now on; its weights are to stay as they are.
+def compile_reading(model: nn.Module, count: int = 1) -> None:
+    """Make a model's transformer read faster from now on; its weights are to stay as they are.
+
+    Args:
+        count: symbols of each sequence that are read at once, few.
 
     Raises:
         ConfigError: it has none, or the machine has no compiler.
@@ -140,7 +143,7 @@ def compile_reading(model: nn.Module) -> None:
         raise ConfigError("there is no transformer to compile for drawing: leave --compile out")
     need_compiler()
     for network in networks:
-        network.read_one = _compiled(network.read)
+        network.compiled = count, _compiled(network.read)
 
 
 def _compiled(read: Read) -> Read:
@@ -179,7 +182,7 @@ class CachedReader(Reader):
     Args:
         turn: rotations of all places that may come.
         source: what else is looked at, if anything.
-        read_one: reads one symbol of each sequence as the network does, if that was compiled.
+        compiled: reads so many symbols of each sequence as the network does, if that was compiled.
     """
 
     def __init__(
@@ -188,16 +191,16 @@ class CachedReader(Reader):
         cache: Cache,
         turn: Tensor,
         source: Source | None = None,
-        read_one: Read | None = None,
+        compiled: tuple[int, Read] | None = None,
     ) -> None:
         self.network, self.cache, self.turn, self.source = network, cache, turn, source
-        self.read_one = read_one or network.read
+        self.few, self.read_few = compiled or (0, network.read)
 
     def read(self, symbols: Tensor, counts: Tensor | None = None) -> Tensor:
         count = symbols.shape[1]
         places = self.cache.places(count).clamp_max(self.turn.shape[1] - 1)
         step = Step(self.turn[:, places].unsqueeze(2), self.cache.lookup(count), self.source)
-        logits = (self.read_one if count == 1 else self.network.read)(symbols, step, identity)
+        logits = (self.read_few if count == self.few else self.network.read)(symbols, step, identity)
         self.cache.advance(count if counts is None else counts)
         return logits
 

@@ -16,7 +16,7 @@ from genloom.modalities.patterns import Matches, StopAt, Written, expression, ma
 from genloom.nn.decoding import Choice, Constraint, Drawn, Together, collect, stream
 from genloom.nn.readers import Muted
 from genloom.nn.searching import beam_search
-from genloom.nn.speculating import speculate
+from genloom.nn.speculating import AHEAD, speculate
 from genloom.nn.transformer import compile_reading
 from genloom.recipes.runs import Run, labels_for
 from genloom.tasks.sampling import MICRO_BATCH
@@ -75,19 +75,18 @@ class Writer:
         self.run, self.view, self.spelled = run, view, view.spell()
         if precision == "bf16" and not run.card.autocast:
             raise ConfigError(f"{run.family} does not run in bfloat16: leave --precision out")
-        if compiled and helper is not None:
-            raise ConfigError("with a helper several symbols are read at once: leave it or --compile out")
-        self.model = self._opened(run, precision, compiled)
-        self.helper = None if helper is None else self._opened(helper, precision, False)
+        at_once = 1 if helper is None else AHEAD + 1
+        self.model = self._opened(run, precision, at_once if compiled else None)
+        self.helper = None if helper is None else self._opened(helper, precision, None)
         if helper is not None and helper.modality.describe() != run.modality.describe():
             raise ConfigError(f"{helper.folder} was fitted to other texts than {run.folder}: it cannot help")
 
-    def _opened(self, run: Run, precision: Precision, compiled: bool) -> NextSymbol:
+    def _opened(self, run: Run, precision: Precision, compiled: int | None) -> NextSymbol:
         silent, model = [i for i, part in enumerate(self.spelled) if not part], run.load().eval()
         if precision == "bf16" and run.card.autocast:
             model = model.bfloat16()
-        if compiled:
-            compile_reading(model)
+        if compiled is not None:
+            compile_reading(model, compiled)
         return Muted(need(model, NextSymbol, "continue"), silent)
 
     def notice(self, prompt: str, length: int) -> str:
