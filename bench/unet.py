@@ -36,9 +36,9 @@ def network(groups: int | None = None, channels_last: bool = True) -> nn.Module:
 
 def step_of(model: nn.Module, autocast: bool, compiled: bool = False) -> Callable[[], None]:
     """Return a function that makes one training step."""
-    predict = torch.compile(model.predict) if compiled else model.predict
+    predict = torch.compile(model.output) if compiled else model.output
     optimiser = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
-    x, time_, label = torch.randn(BATCH, 1, 28, 28), torch.arange(BATCH) + 1, torch.zeros(BATCH).long()
+    x, time_, label = torch.randn(BATCH, 1, 28, 28), torch.rand(BATCH).double(), torch.zeros(BATCH).long()
 
     def step() -> None:
         optimiser.zero_grad()

@@ -16,6 +16,8 @@ CHEAP: Mapping[str, Mapping[str, object]] = {
         "sample_steps": 5,
     },
     "diffusion.ddpm": {"sampling_steps": 6, "bound_terms": 4},
+    "diffusion.edm": {"sampling_steps": 6, "bound_terms": 4},
+    "diffusion.flow_matching": {"sampling_steps": 6, "bound_terms": 4},
     "ar.pixelsnail": {"blocks": 1},
     "vae.gaussian": {"importance_samples": 4},
     "vae.hierarchical": {"importance_samples": 4},

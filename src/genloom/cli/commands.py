@@ -17,7 +17,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
-from genloom.recipes import comparing, fitting, walking
+from genloom.recipes import comparing, fitting, racing, walking
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
@@ -41,6 +41,12 @@ Items = Annotated[
 Reading = Annotated[DataOptions, Parameter(name="data")]
 Overrides = Annotated[
     dict[str, str], Parameter(name="model", help="Settings of the family, such as --model.channels 64.")
+]
+Anew = Annotated[
+    dict[str, str],
+    Parameter(
+        name="model", help="Settings of how the model draws and scores, such as --model.sampling-steps 10."
+    ),
 ]
 Resume = Annotated[Literal["auto", "never"], Parameter(help="Go on with what --out holds, or refuse.")]
 Conditional = Annotated[Literal["auto", "yes", "no"], Parameter(help="Condition on the classes of the data.")]
@@ -173,6 +179,7 @@ def sample_command(
     given: Annotated[
         str | None, Parameter(help="Values of the given columns, such as age=30,hours=40.")
     ] = None,
+    model: Anew | None = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -181,7 +188,7 @@ def sample_command(
     Args:
         run: a run directory.
     """
-    opened = open_run(run)
+    opened = open_run(run).with_settings(parsed(model or {}))
     drawn = write_samples(opened, n, seed=seed, label=label, given=_values(given), out=out)
     if json:
         files = [str(file) for file in drawn.files]
@@ -344,6 +351,7 @@ def evaluate_command(
     limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = MAX_ITEMS,
     scored: Annotated[int, Parameter(help="Most test items to take the likelihood of.")] = SCORED_ITEMS,
     features: Annotated[Path | None, Parameter(help="Feature weights of another comparison.")] = None,
+    model: Anew | None = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -352,7 +360,7 @@ def evaluate_command(
     Args:
         run: a run directory.
     """
-    opened = open_run(run)
+    opened = open_run(run).with_settings(parsed(model or {}))
     measured = evaluate_run(
         opened,
         features=features,
@@ -363,7 +371,9 @@ def evaluate_command(
     plain = {
         name: figure.to_json() | {"digest": figure.fingerprint.digest} for name, figure in figures.items()
     }
-    result = {"run": str(run), "family": opened.family, "figures": plain, "copying": measured.flagged}
+    anew = opened.facts.get("set_anew", {})
+    result = {"run": str(run), "family": opened.family, "settings": anew, "figures": plain}
+    result["copying"] = measured.flagged
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomically(out / "evaluation.json", to_json(result).encode())
@@ -380,6 +390,45 @@ def evaluate_command(
         kind = f"{kind}, given {figure.given}" if figure.given else kind
         table.add_row(name, shown, span, str(figure.n), kind, figure.fingerprint.digest)
     Console().print(table)
+
+
+def samplers_command(
+    run: Path,
+    *,
+    samplers: Annotated[str, Parameter(help="Names, separated by commas; all if absent.")] = "",
+    calls: Annotated[str, Parameter(help="Network calls a sample, separated by commas.")] = "5,10,20,50",
+    limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = MAX_ITEMS,
+    model: Anew | None = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Draw by each sampler with different numbers of network calls, from the same noise, and measure.
+
+    Args:
+        run: a run directory of a diffusion model.
+    """
+    opened = open_run(run).with_settings(parsed(model or {}))
+    names = [name.strip() for name in samplers.split(",") if name.strip()] or racing.SAMPLERS
+    counts = [at_least(1, _whole(part, "--calls"), "--calls") for part in calls.split(",")]
+    heats = racing.race(opened, names, counts, limit=at_least(LEAST_ITEMS, limit, "--limit"), say=speaker())
+    picture = racing.write_race(heats, out or run / "samplers")
+    if json:
+        return emit([heat.to_json() for heat in heats])
+    table = Table("sampler", "calls", "Fréchet", "95% interval", "kernel", "ms a sample", title=str(run))
+    for heat in heats:
+        span = f"{heat.frechet.lo:.4g} – {heat.frechet.hi:.4g}"
+        shown = (f"{heat.frechet.value:.4g}", span, f"{heat.kernel.value:.3g}", f"{heat.milliseconds:.3g}")
+        table.add_row(heat.sampler, str(heat.calls), *shown)
+    Console().print(table)
+    print(picture)
+    return None
+
+
+def _whole(text: str, name: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ConfigError(f"{name} takes whole numbers such as 5,10,20, not {text.strip()!r}") from None
 
 
 def reproduce_command(

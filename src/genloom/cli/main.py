@@ -26,6 +26,7 @@ COMMANDS = {
     "infill": "Keep the first part of items and draw the rest anew.",
     "edit": "Move the codes of items from one class towards another.",
     "evaluate": "Measure a trained run on its held-out data.",
+    "samplers": "Set a diffusion model's samplers against one another, by network calls.",
     "novelty": "Tell foreign data from a run's own by its likelihood, in several ways.",
     "reproduce": "Train towards a published result and set what was reached beside it.",
     "toys": "Fit families to points in the plane and draw what each learned, in one picture.",

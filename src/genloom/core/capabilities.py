@@ -123,7 +123,7 @@ class Denoiser(ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
-        """Return the estimate of E[x_0 | x_t = x], with ``time`` (B,) in the model's own schedule."""
+        """Return the estimate of E[x_0 | x_t = x], with times (B,) in [0, 1], 0 the data, of its path."""
 
 
 class Energy(ABC):

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import nn
@@ -17,10 +17,27 @@ Widths = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 """One or more sizes of layers, such as [64, 64]."""
 
 
+T = TypeVar("T")
+
+
+class Unlearnt:
+    """Marks a setting that training does not learn by, though validation may choose weights by it."""
+
+
+Free = Annotated[T, Unlearnt()]
+"""A setting of how models draw and score, which may be set anew for a trained one."""
+
+
 class Config(BaseModel):
     """Base of a family's configuration: frozen, typed, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def free(cls) -> list[str]:
+        """Name the settings that may be set anew for a trained model."""
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if any(isinstance(m, Unlearnt) for m in field.metadata)]
 
     @classmethod
     def preset(cls, event: Event) -> Self:  # noqa: ARG003

@@ -41,6 +41,8 @@ BUILT_IN: Mapping[str, str] = {
     "flow.nsf": "genloom.families.flow_nsf",
     "flow.realnvp": "genloom.families.flow_realnvp",
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
+    "diffusion.edm": "genloom.families.diffusion_edm",
+    "diffusion.flow_matching": "genloom.families.diffusion_flow_matching",
     "energy.rbm": "genloom.families.energy_rbm",
     "seq.ngram": "genloom.families.seq_ngram",
     "seq.lstm": "genloom.families.seq_lstm",

@@ -37,10 +37,10 @@ class Config(card.Config):
     decay: float = Field(0.0, ge=0, description="penalty per squared weight in nats: keeps chains mixing")
     batch_size: int = Field(250, gt=0, description="data noise comparable to that of the chains")
     horizon: float = Field(0.1, gt=0, le=1, description="fraction of the past that weights are averaged over")
-    temperatures: int = Field(1000, gt=0, description="annealing steps that estimate log Z")
-    particles: int = Field(100, gt=1, description="annealed chains that estimate log Z")
-    sample_temperatures: int = Field(300, gt=0, description="annealing steps that start a sample")
-    sample_steps: int = Field(100, gt=0, description="Gibbs steps that finish a sample")
+    temperatures: card.Free[int] = Field(1000, gt=0, description="annealing steps that estimate log Z")
+    particles: card.Free[int] = Field(100, gt=1, description="annealed chains that estimate log Z")
+    sample_temperatures: card.Free[int] = Field(300, gt=0, description="annealing steps that start a sample")
+    sample_steps: card.Free[int] = Field(100, gt=0, description="Gibbs steps that finish a sample")
 
     @classmethod
     def preset(cls, event: Event) -> "Config":

@@ -63,7 +63,7 @@ class Config(card.Config):
     dropout: float = Field(0.1, ge=0, lt=1, description="of channels between layers, the same at all places")
     free_bits: float = Field(0.25, ge=0, description="nats of KL that each latent unit has for nothing")
     warmup: float = Field(0.2, ge=0, lt=1, description="fraction of the steps over which the KL term grows")
-    importance_samples: int = Field(16, gt=0, description="K of the bound that log_prob returns")
+    importance_samples: card.Free[int] = Field(16, gt=0, description="K of the bound that log_prob returns")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(2e-3, gt=0, description="peak rate of AdamW, which decays as a cosine")
     batch_size: int = Field(64, gt=0)

@@ -34,8 +34,8 @@ class Config(card.Config):
     free_bits: float = Field(
         0.0, ge=0, description="nats of KL that each latent unit has for nothing: keeps units from collapsing"
     )
-    importance_samples: int = Field(32, ge=1, description="K of the bound that log_prob returns")
-    emit: Emit = Field(
+    importance_samples: card.Free[int] = Field(32, ge=1, description="K of the bound that log_prob returns")
+    emit: card.Free[Emit] = Field(
         "typical", description="samples of images show the mean of p(x|z), as is the custom; others draw it"
     )
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")

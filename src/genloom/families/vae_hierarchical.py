@@ -46,8 +46,8 @@ class Config(card.Config):
     likelihood: OutputName = "auto"
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps over which the KL term grows")
     free_bits: float = Field(0.0, ge=0, description="nats of KL that each stochastic layer has for nothing")
-    importance_samples: int = Field(32, ge=1, description="K of the bound that log_prob returns")
-    emit: Emit = Field("typical", description="samples show the mean of p(x|z), or draw it")
+    importance_samples: card.Free[int] = Field(32, ge=1, description="K of the bound that log_prob returns")
+    emit: card.Free[Emit] = Field("typical", description="samples show the mean of p(x|z), or draw it")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, for unconditional use")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(64, ge=1, description="steps count for more than a smooth gradient")

@@ -315,13 +315,18 @@ def fit(
 
 
 @checked
-def load(folder: str | Path) -> Trained:
+def load(folder: str | Path, **settings: Any) -> Trained:
     """Return the trained model of a run directory.
 
+    Args:
+        settings: of how the model draws and scores, in place of those that it was trained with, such as
+            ``sampling_steps=10``.
+
     Raises:
+        ConfigError: the family has no such settings, or its weights depend on them.
         RunError: it is not one, belongs to another version, or holds no finished model.
     """
-    return Trained(open_run(folder))
+    return Trained(open_run(folder).with_settings(settings))
 
 
 @checked

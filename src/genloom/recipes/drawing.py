@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -69,14 +70,17 @@ def write_samples(
     if n < 1:
         raise ConfigError(f"-n must be at least 1, not {n}")
     conditions = conditions_for(run, n, seed, label, given)
-    folder = check_folder(out or run.folder / "samples" / _name(seed, n, label, given), MARK)
+    anew = run.facts.get("set_anew", {})
+    folder = check_folder(
+        out or run.folder / "samples" / _name(seed, n, label, {**(given or {}), **anew}), MARK
+    )
     items = run.sample(run.load(), n, seed=seed, cond=conditions)
     labels = tensor(conditions).tolist() if run.classes and conditions is not None else None
     classes = None if labels is None else [run.classes[i] for i in labels]
     files = run.modality.write(items, classes, folder)
     path = write_picture(folder / "all", *run.modality.draw(items))
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
-    facts["given"] = dict(given or {})
+    facts |= {"given": dict(given or {}), "settings": anew}
     write_atomically(folder / MARK, to_json(facts).encode())
     return Drawn(path, files)
 
@@ -100,7 +104,7 @@ def write_picture(stem: Path, media: str, picture: bytes) -> Path:
     return path
 
 
-def _name(seed: int, n: int, label: str | int | None, given: Mapping[str, float] | None) -> str:
+def _name(seed: int, n: int, label: str | int | None, more: Mapping[str, Any]) -> str:
     what = [] if label is None else [str(label)]
-    what += [f"{name}={value:g}" for name, value in (given or {}).items()]
+    what += [f"{name}={f'{value:g}' if isinstance(value, float) else value}" for name, value in more.items()]
     return "-".join([f"seed-{seed}-n-{n}", *what]).replace("/", "-")

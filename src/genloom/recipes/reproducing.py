@@ -10,7 +10,7 @@ from genloom.core.errors import ConfigError, nearest
 from genloom.core.serial import to_json
 from genloom.metrics import Figure, likelihood_figure
 from genloom.modalities.datasets import Dataset, open_data
-from genloom.recipes.evaluating import check_same_data, evaluate, likelihood, score_seen
+from genloom.recipes.evaluating import MAX_ITEMS, check_same_data, evaluate, likelihood, score_seen
 from genloom.recipes.features import features_for
 from genloom.recipes.fitting import fit
 from genloom.recipes.runs import Run, versions
@@ -88,8 +88,7 @@ def reproduce(
     run = fit(recipe.fit, out, dataset=dataset, progress=progress, command=command, say=say)
     check_same_data(run, dataset)
     say(f"{name}: scoring {len(dataset.test):,} test items")
-    scored = _scored_with(run, recipe)
-    figure = _figure(scored, recipe, dataset)
+    figure = _figure(run.with_settings(recipe.scoring), recipe, dataset)
     found = Reproduction(name, recipe, figure, run.facts["train_seconds"])
     write_atomically(out / "reproduction.json", to_json(found.to_json()).encode())
     return found
@@ -100,6 +99,8 @@ def _figure(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
     count = len(dataset.test)
     if recipe.figure.startswith("bleu"):
         return measured(run, dataset, count)[recipe.figure]
+    if recipe.figure == "frechet":
+        return evaluate(run, dataset, features_for(dataset), limit=MAX_ITEMS).figures["frechet"]
     if recipe.figure == "class_accuracy":
         return evaluate(run, dataset, features_for(dataset), limit=count).figures["class_accuracy"]
     if recipe.figure == "nats a unit":
@@ -110,8 +111,3 @@ def _figure(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
         return likelihood(run.load(), run, dataset, count)["nll"]
     scored, _ = score_seen(run.load(), run, dataset.test.some(count))
     return likelihood_figure(scored, data=f"{dataset.fingerprint}:test[{count}]", preprocessing=run.view.name)
-
-
-def _scored_with(run: Run, recipe: Recipe) -> Run:
-    """Return the run with the settings that the recipe scores by."""
-    return replace(run, facts={**run.facts, "config": {**run.facts["config"], **recipe.scoring}})

@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +136,29 @@ class Run:
             raise RunError(
                 f"{self.folder} does not fit this version of {self.family}: {complaint(error.errors())}"
             ) from error
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "Run":
+        """Return the run with other settings of how its model draws and scores; its facts name them.
+
+        Raises:
+            ConfigError: the family has no such settings, or its weights depend on them.
+            RunError: this version of the family does not take those that the run has.
+        """
+        if not settings:
+            return self
+        config = type(self.config)
+        fixed = sorted(set(settings) - set(config.free()))
+        if fixed:
+            free = ", ".join(config.free()) or "none"
+            raise ConfigError(
+                f"{fixed[0]} of {self.family} cannot be set for a trained model; what can: {free}"
+            )
+        changed = {**self.facts["config"], **settings}
+        try:
+            config(**changed)
+        except ValidationError as error:
+            raise ConfigError(f"{self.family}: {complaint(error.errors())}") from error
+        return replace(self, facts={**self.facts, "config": changed, "set_anew": dict(settings)})
 
     def build(self) -> nn.Module:
         """Return the model, untrained: its weights follow from the run's seed alone."""

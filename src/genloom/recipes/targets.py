@@ -63,8 +63,8 @@ class Recipe:
         protocol: what the figure is of.
         space: where the likelihood is a density: of the data, or of what the model sees of them.
         scoring: settings of the family that differ when it is scored, such as more importance samples.
-        figure: nats an item or one of the data's units, such as a character, or a figure of translations, or
-            of samples of a class.
+        figure: nats an item or one of the data's units, such as a character, or a figure of translations, of
+            samples of a class, or the Fréchet distance of samples.
     """
 
     fit: FitConfig
@@ -73,7 +73,7 @@ class Recipe:
     protocol: str
     space: Literal["data", "view"] = "data"
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    figure: Literal["nats", "nats a unit", "bleu", "bleu_words", "class_accuracy"] = "nats"
+    figure: Literal["nats", "nats a unit", "bleu", "bleu_words", "class_accuracy", "frechet"] = "nats"
 
     @property
     def quick(self) -> bool:
@@ -252,6 +252,13 @@ RECIPES: Mapping[str, Recipe] = {
         "RBM with 500 hidden units and CD-25 86.34 (Salakhutdinov & Murray 2008)",
         f"{BINARISED}, annealed importance sampling",
         scoring={"temperatures": 4000},
+    ),
+    "mnist-diffusion": Recipe(
+        FitConfig("diffusion.ddpm", "mnist", {}, TrainConfig(budget="60m", compile=True)),
+        AtMost(4.45),
+        "own runs of ten minutes on one thread: WGAN-GP 4.45, VAE 47.8, real data 0.74",
+        "MNIST 28x28, by class, 2,048 samples against 2,048 test items, features of a classifier of digits",
+        figure="frechet",
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, TrainConfig(budget="5m")),
     "names-gpt": _text("seq.gpt", "names", 1.97, TrainConfig(budget="10m")),

@@ -474,10 +474,11 @@ def inverse_inverts(case: Case) -> None:
 
 
 def denoiser_denoises(case: Case) -> None:
-    """The estimate of the clean item has the item's shape and is finite."""
+    """The estimate of the clean item has the item's shape and is finite, from the data to all noise."""
     x = torch.randn(FEW, *leaf_of(case).extents, generator=generator("testing"))
+    times = torch.linspace(0, 1, FEW)
     with torch.no_grad():
-        clean = as_capability(case, Denoiser).denoise(x, torch.ones(FEW, dtype=torch.int64), case.given(FEW))
+        clean = as_capability(case, Denoiser).denoise(x, times, case.given(FEW))
     require(
         clean.shape == x.shape, f"the shape of the estimate is {tuple(clean.shape)}, not {tuple(x.shape)}"
     )

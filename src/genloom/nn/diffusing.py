@@ -1,0 +1,146 @@
+"""Settings that diffusion models share: each family is a point among them.  E embedding."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from genloom.core import card
+from genloom.core.card import class_count
+from genloom.core.errors import ConfigError
+from genloom.core.events import Batch, Bounded, Event, Real, describe, flat_leaf, tensor
+from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
+from genloom.core.randomness import Noise
+from genloom.math.mixtures import PredictionName
+from genloom.math.paths import PathName
+from genloom.math.solvers import SamplerName, Variance
+from genloom.nn.denoising import Course, Diffusion, Drawing, GridName, Weighting, spread
+from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.residual import ResidualMLP
+from genloom.nn.unet import TimeLabelEmbedding, UNet
+
+Ratios = tuple[Annotated[float, Field(ge=-10, le=10)], Annotated[float, Field(gt=0, le=10)]]
+"""Mean and deviation of the logarithm of noise to data."""
+
+
+class Settings(card.Config):
+    """Settings of a diffusion model, its network, its samples, its scores and its training."""
+
+    path: PathName = Field("cosine", description="from data to noise")
+    prediction: PredictionName = Field(
+        "v", description="what the network says; v keeps its meaning at both ends of a path"
+    )
+    data_std: float = Field(
+        1.0, gt=0, description="deviation of data, which scales what the network sees and says"
+    )
+    ratios: Ratios | None = Field(
+        None,
+        description="mean and deviation of the logarithm of noise to data in training; even in time if none",
+    )
+    weighting: Weighting = Field(
+        "own", description="of errors: as the network says them, or by another prediction"
+    )
+    dequantise: bool = Field(
+        False, description="train on data spread evenly within their levels, for densities"
+    )
+    sampler: card.Free[SamplerName] = Field(
+        "dpm_solver_2m",
+        description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more",
+    )
+    sampling_steps: card.Free[int] = Field(
+        50, ge=1, le=100_000, description="network calls for one sample (NFE)"
+    )
+    grid: card.Free[GridName] = Field(
+        "time", description="where the calls are: even in time, or in powers of noise to data"
+    )
+    eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
+    variance: card.Free[Variance] = Field(
+        "posterior",
+        description="of ddpm and the bound: posterior suits discrete data, forward smooth densities",
+    )
+    clip: card.Free[bool] = Field(True, description="keep estimates of bounded data inside their bounds")
+    guidance_scale: card.Free[float] = Field(
+        1.0, ge=0, le=100, description="0 ignores the label, 1 follows it, more exaggerates it"
+    )
+    guidance_interval: card.Free[tuple[float, float]] = Field(
+        (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
+    )
+    likelihood: card.Free[Literal["bound", "ode"]] = Field(
+        "bound", description="of scores: the variational bound, or the density by the probability-flow ODE"
+    )
+    timesteps: card.Free[int] = Field(1000, ge=2, le=100_000, description="T of the variational bound")
+    bound_terms: card.Free[int] = Field(
+        32, ge=1, le=100_000, description="strata and network calls of the bound"
+    )
+    tolerance: card.Free[float] = Field(1e-4, ge=1e-9, lt=0.1, description="of the solver of densities")
+    probes: card.Free[int] = Field(1, ge=1, le=1000, description="signs for traces of over 64 values")
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
+    widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
+    depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
+    patch: int = Field(1, ge=1, description="side of the squares folded into channels before the U-Net")
+    hidden: int = Field(256, ge=1, description="width of the network of vectors")
+    layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
+    embedding: int = Field(128, ge=4, multiple_of=4, description="E")
+    lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
+    batch_size: int = Field(128, ge=1)
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        if len(self.widths) != len(self.depths):
+            raise ValueError("widths and depths must name the same number of levels")
+        if self.prediction == "velocity" and self.path == "ve":
+            raise ValueError("along ve the velocity is the noise: predict epsilon, or v")
+        if self.prediction == "x0" and self.likelihood == "ode":
+            raise ValueError("next to the data x0 says nothing of the noise: predict v for densities by ode")
+        if self.guidance_interval[0] >= self.guidance_interval[1]:
+            raise ValueError("guidance_interval must rise from one ratio of noise to data to another")
+        return self
+
+    def build(self, event: Event, cond: Event | None) -> Diffusion:
+        leaf = flat_leaf(event)
+        if not isinstance(leaf.kind, Bounded | Real):
+            raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
+        if self.guidance_scale != 1 and not class_count(cond):
+            raise ConfigError("a guidance_scale is for models with labels: leave it out, or give labels")
+        network: nn.Module = (
+            UNet(leaf.extents[0], self.embedding, self.widths, self.depths, self.patch)
+            if len(leaf.extents) == 3
+            else ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+        )
+        return Diffusion(
+            leaf,
+            network,
+            TimeLabelEmbedding(self.embedding, class_count(cond)),
+            class_count(cond),
+            Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting),
+            Drawing(
+                self.sampler,
+                self.sampling_steps,
+                self.grid,
+                self.eta,
+                self.variance,
+                self.guidance_scale,
+                self.guidance_interval,
+                self.clip,
+            ),
+            self.timesteps,
+            self.bound_terms,
+            self.tolerance if self.likelihood == "ode" else None,
+            self.probes,
+        )
+
+    def stages(self, model: nn.Module) -> list[Stage]:
+        assert isinstance(model, Diffusion)
+
+        def denoising(batch: Batch, noise: Noise, _: Clock) -> Loss:
+            x0 = tensor(batch["x"])
+            x0 = spread(x0, model.leaf, noise)[0] if self.dequantise else x0
+            label = labels_or_null(batch.get("cond"), model.classes, len(x0))
+            label = hide_labels(label, model.classes, self.label_dropout, noise)
+            return Loss({self.prediction: model.denoising_error(x0, label, noise).mean()})
+
+        optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
+        objective = Objective(
+            {"denoiser": Group(model, optimiser)}, [Phase("denoise", ("denoiser",), denoising)], Average()
+        )
+        return [Stage("diffusion", objective, self.batch_size)]
