@@ -7,6 +7,15 @@ import pytest
 from genloom.core import registry
 from genloom.testing import Check, checks_for
 
+SMALL: Mapping[str, object] = {
+    "sampling_steps": 6,
+    "bound_terms": 4,
+    "widths": (16, 16),
+    "depths": (1, 1),
+    "embedding": 32,
+}
+"""Of diffusion models."""
+
 CHEAP: Mapping[str, Mapping[str, object]] = {
     "energy.rbm": {
         "hidden": 32,
@@ -15,9 +24,9 @@ CHEAP: Mapping[str, Mapping[str, object]] = {
         "sample_temperatures": 20,
         "sample_steps": 5,
     },
-    "diffusion.ddpm": {"sampling_steps": 6, "bound_terms": 4},
-    "diffusion.edm": {"sampling_steps": 6, "bound_terms": 4},
-    "diffusion.flow_matching": {"sampling_steps": 6, "bound_terms": 4},
+    "diffusion.ddpm": SMALL,
+    "diffusion.edm": SMALL,
+    "diffusion.flow_matching": SMALL,
     "ar.pixelsnail": {"blocks": 1},
     "vae.gaussian": {"importance_samples": 4},
     "vae.hierarchical": {"importance_samples": 4},
