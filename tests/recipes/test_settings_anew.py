@@ -49,6 +49,18 @@ def test_others_are_refused(folder: Path, settings: dict[str, object], words: st
         genloom.load(folder, **settings)
 
 
+def test_a_model_that_is_refused_leaves_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="models with labels"):
+        genloom.fit(
+            "diffusion.ddpm",
+            "two_moons",
+            out=tmp_path / "run",
+            model={"guidance_scale": 2.0},
+            conditional="no",
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_they_are_flags_as_well(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["sample", str(folder), "-n", "3", "--model.sampling-steps", "3", "--model.sampler", "unipc"])
     shown = capsys.readouterr().out

@@ -241,7 +241,6 @@ def _prepare(
     identity = json.loads(json.dumps(identity))
     if (out / "run.json").exists():
         return same_run(open_run(out), identity, resume)
-    make_folder(out)
     facts = {
         "format": FORMAT,
         "state": "running",
@@ -255,6 +254,8 @@ def _prepare(
         "command": command,
     }
     run = Run(out, facts)
+    run.build()
+    make_folder(out)
     run.update()
     return run
 
