@@ -392,6 +392,8 @@ def traced(move: Callable[[Tensor], Tensor], y: Tensor, signs: Tensor | None) ->
         ways = signs
         if ways is None:
             ways = torch.eye(moved[0].numel()).to(y).view(-1, 1, *y.shape[1:]).expand(-1, *y.shape)
-        (slopes,) = torch.autograd.grad(moved, y, ways, is_grads_batched=True)
-    trace = (slopes * ways).flatten(2).sum((0, 2))
+        trace = y.detach().new_zeros(len(y))
+        for way in ways:
+            (slope,) = torch.autograd.grad(moved, y, way, retain_graph=True)
+            trace = trace + (slope * way).flatten(1).sum(1)
     return moved.detach(), trace / (1 if signs is None else len(signs))

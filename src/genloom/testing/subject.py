@@ -105,7 +105,8 @@ class Case:
     @cached_property
     def trained(self) -> Trained:
         """A model after a few steps of every stage. Do not change it: it is shared by the checks."""
-        return train(self)
+        with torch.enable_grad():
+            return train(self)
 
     @property
     def model(self) -> nn.Module:
