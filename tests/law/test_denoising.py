@@ -246,8 +246,6 @@ def test_estimates_of_a_trace_average_to_it() -> None:
 def test_weights_make_errors_those_of_another_prediction(
     weighting: Weighting, path: PathName, predicted: PredictionName
 ) -> None:
-    if weighting == "velocity" and path == "ve":
-        pytest.skip("along ve it is the noise")
     course, times = Course(path, predicted, 0.7, None, weighting), torch.tensor([0.2, 0.6]).double()
     seen, told, weight = course.seen(times), course.told(times), course.weight(times)
     x0, eps, error = (torch.randn(2, generator=generator(i)).double() for i in range(3))

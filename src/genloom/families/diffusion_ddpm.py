@@ -8,7 +8,7 @@ from typing import Self
 
 from genloom.core import card
 from genloom.core.card import graded_image, real
-from genloom.core.events import Bounded, Event, flat_leaf
+from genloom.core.events import Event
 from genloom.core.likelihood import Bound
 from genloom.nn.diffusing import Settings
 
@@ -18,13 +18,8 @@ class Config(Settings):
 
     @classmethod
     def preset(cls, event: Event) -> Self:
-        """Fold large images; take smaller, faster steps on small ones; suit the variance to the data."""
-        leaf = flat_leaf(event)
-        if not isinstance(leaf.kind, Bounded):
-            return cls(variance="forward", sampler="ddpm", sampling_steps=100, batch_size=256)
-        if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), sampler="ddim", eta=0.5, bound_terms=16, lr=4e-3, batch_size=64)
-        return cls(patch=2)
+        small = {"sampler": "ddim", "eta": 0.5}
+        return cls.suited(event, {"variance": "forward", "sampler": "ddpm", "sampling_steps": 100}, small)
 
 
 CARD = card.Card(

@@ -2,48 +2,26 @@
 
 from typing import Self
 
-from pydantic import Field
-
 from genloom.core import card
 from genloom.core.card import graded_image, real
-from genloom.core.events import Bounded, Event, flat_leaf
+from genloom.core.events import Event
 from genloom.core.likelihood import Bound
-from genloom.math.paths import PathName
-from genloom.math.solvers import SamplerName
-from genloom.nn.denoising import GridName
-from genloom.nn.diffusing import Ratios, Settings
+from genloom.nn.diffusing import DataStd, Path, Places, Ratios, Sampler, Settings, Steps
 
 
 class Config(Settings):
     """Settings of a diffusion model of Karras et al.; v along this path is their preconditioning."""
 
-    path: PathName = Field("ve", description="from data to noise")
-    data_std: float = Field(
-        0.5, gt=0, description="deviation of data, which scales what the network sees and says"
-    )
-    ratios: Ratios | None = Field(
-        (-1.2, 1.2),
-        description="mean and deviation of the logarithm of noise to data in training; even in time if none",
-    )
-    sampler: card.Free[SamplerName] = Field(
-        "heun", description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more"
-    )
-    sampling_steps: card.Free[int] = Field(
-        35, ge=1, le=100_000, description="network calls for one sample (NFE)"
-    )
-    grid: card.Free[GridName] = Field(
-        "karras", description="where the calls are: even in time, or in powers of noise to data"
-    )
+    path: Path = "ve"
+    data_std: DataStd = 0.5
+    ratios: Ratios = (-1.2, 1.2)
+    sampler: Sampler = "heun"
+    sampling_steps: Steps = 35
+    grid: Places = "karras"
 
     @classmethod
     def preset(cls, event: Event) -> Self:
-        """Fold large images; take smaller, faster steps on small ones; suit the noise to the data."""
-        leaf = flat_leaf(event)
-        if not isinstance(leaf.kind, Bounded):
-            return cls(data_std=1.0, ratios=(-0.8, 1.4), variance="forward", batch_size=256)
-        if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), bound_terms=16, lr=4e-3, batch_size=64)
-        return cls(patch=2)
+        return cls.suited(event, {"data_std": 1.0, "ratios": (-0.8, 1.4), "variance": "forward"})
 
 
 CARD = card.Card(

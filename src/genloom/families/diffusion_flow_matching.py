@@ -5,40 +5,24 @@ Times are drawn as Esser et al. 2024, arXiv:2403.03206, section 3.1, draw them.
 
 from typing import Self
 
-from pydantic import Field
-
 from genloom.core import card
 from genloom.core.card import graded_image, real
-from genloom.core.events import Bounded, Event, flat_leaf
+from genloom.core.events import Event
 from genloom.core.likelihood import Bound
-from genloom.math.mixtures import PredictionName
-from genloom.math.paths import PathName
-from genloom.math.solvers import SamplerName
-from genloom.nn.diffusing import Ratios, Settings
+from genloom.nn.diffusing import Path, Prediction, Ratios, Sampler, Settings
 
 
 class Config(Settings):
     """Settings of flow matching."""
 
-    path: PathName = Field("straight", description="from data to noise")
-    prediction: PredictionName = Field("velocity", description="what the network says")
-    ratios: Ratios | None = Field(
-        (0.0, 1.0),
-        description="mean and deviation of the logarithm of noise to data in training; even in time if none",
-    )
-    sampler: card.Free[SamplerName] = Field(
-        "heun", description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more"
-    )
+    path: Path = "straight"
+    prediction: Prediction = "velocity"
+    ratios: Ratios = (0.0, 1.0)
+    sampler: Sampler = "heun"
 
     @classmethod
     def preset(cls, event: Event) -> Self:
-        """Fold large images; take smaller, faster steps on small ones; suit the noise to the data."""
-        leaf = flat_leaf(event)
-        if not isinstance(leaf.kind, Bounded):
-            return cls(ratios=None, variance="forward", likelihood="ode", batch_size=256)
-        if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), bound_terms=16, lr=4e-3, batch_size=64)
-        return cls(patch=2)
+        return cls.suited(event, {"ratios": None, "variance": "forward", "likelihood": "ode"})
 
 
 CARD = card.Card(

@@ -40,8 +40,12 @@ class Mixture:
 
     def to(self, like: Tensor) -> "Mixture":
         """Return the shares of each item in the precision of a batch, shaped to broadcast against it."""
-        shape = (-1, *(1,) * (like.dim() - 1))
-        return Mixture(self.data.to(like).view(shape), self.noise.to(like).view(shape))
+        return Mixture(beside(self.data, like), beside(self.noise, like))
+
+
+def beside(values: Tensor, like: Tensor) -> Tensor:
+    """Return a value of each item (B,) in the precision of a batch, shaped to broadcast against it."""
+    return values.to(like).view(-1, *(1,) * (like.dim() - 1))
 
 
 def prediction(name: PredictionName, seen: Mixture, velocity: Callable[[], Mixture], std: float) -> Mixture:

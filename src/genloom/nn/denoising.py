@@ -20,7 +20,7 @@ from genloom.core.events import Bounded, Leaf, Value, items, nearest_level
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.randomness import Noise
 from genloom.math import bounds
-from genloom.math.mixtures import Mixture, PredictionName, determinant, prediction, separate
+from genloom.math.mixtures import Mixture, PredictionName, beside, determinant, prediction, separate
 from genloom.math.ode import dopri5
 from genloom.math.paths import PATHS, PathName
 from genloom.math.solvers import SOLVERS, Grid, SamplerName, Variance
@@ -147,17 +147,17 @@ class Drawing:
 
 def places(name: GridName, path: PathName, moves: int) -> Tensor:
     """Return the times of so many moves from noise, and 0, falling, (moves + 1,) float64."""
-    course, end = PATHS[path], PATHS[path].end
+    way, end = PATHS[path], PATHS[path].end
     if name == "time":
         return torch.linspace(end, 0, moves + 1, dtype=torch.float64)
-    last = course.at(torch.tensor(end, dtype=torch.float64))
+    last = way.at(torch.tensor(end, dtype=torch.float64))
     first = min(GREATEST, float(last.noise / last.data))
     share = torch.linspace(0, 1, moves, dtype=torch.float64) if moves > 1 else torch.zeros(1).double()
     if name == "karras":
         ratios = (first ** (1 / RHO) + share * (LEAST ** (1 / RHO) - first ** (1 / RHO))) ** RHO
     else:
         ratios = first * (LEAST / first) ** share
-    times = course.time(ratios).clamp(0, end)
+    times = way.time(ratios).clamp(0, end)
     return torch.cat((times, times.new_zeros(1)))
 
 
@@ -197,9 +197,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
     def output(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         """Return what the network says of x (B, *S) at times (B,)."""
         seen, std = self.course.seen(time), self.course.std
-        scale = seen.deviation(std).to(x).view(-1, *(1,) * (x.dim() - 1))
-        angle = seen.angle(std) / (math.pi / 2)
-        return self.network(x / scale, self.embedding(angle.to(x), label)).to(x.dtype)
+        embedded = self.embedding((seen.angle(std) / (math.pi / 2)).to(x), label)
+        return self.network(x / beside(seen.deviation(std), x), embedded).to(x.dtype)
 
     def guided(self, x: Tensor, time: Tensor, label: Tensor, scale: float) -> Tensor:
         """Return (1 - g) times what is said without label plus g times that with it.
@@ -244,7 +243,6 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         drawing, like = self.drawing, next(self.parameters())
         times = places(drawing.grid, self.course.path, drawing.moves)
         grid = _to_data(self.course.seen(times), -1)
-        label = labels_or_null(cond, self.classes, len(noise.uniform()))
 
         def denoise(x: Tensor, place: int) -> Tensor:
             time, ratio = times[place].expand(len(x)), grid.noise[place] / grid.data[place]
@@ -254,7 +252,9 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         def draw() -> Tensor:
             return noise.normal(*self.leaf.extents).to(like)
 
-        x = drawing.walk()(denoise, grid.noise[0] * draw(), Grid(grid.data, grid.noise), draw)
+        start = grid.noise[0] * draw()
+        label = labels_or_null(cond, self.classes, len(start))
+        x = drawing.walk()(denoise, start, Grid(grid.data, grid.noise), draw)
         return nearest_level(x.to(like.dtype), self.leaf.kind)
 
     @torch.no_grad()
@@ -298,7 +298,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         """Return the derivative of y (B, *S) by the angle (B,)."""
         course, angle = self.course, angle.double()
         time = PATHS[course.path].time(angle.tan() * course.std)
-        x = y * course.seen(time).deviation(course.std).to(y).view(-1, *(1,) * (y.dim() - 1))
+        x = y * beside(course.seen(time).deviation(course.std), y)
         x0, eps = self.separated(x, time, self.output(x, time, label))
         return Mixture(-angle.sin() / course.std, angle.cos()).to(y).of(x0, eps)
 
@@ -345,9 +345,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         left = 1 - (before.noise * seen.data / (before.data * seen.noise)).square()
         true = left * before.noise.square()
         own = true if self.drawing.variance == "posterior" else left * seen.noise.square()
-        shift, true, own = (
-            part.to(x0).view(-1, *(1,) * (x0.dim() - 1)) for part in (before.data * left, true, own)
-        )
+        shift, true, own = (beside(part, x0) for part in (before.data * left, true, own))
         return bounds.gaussian_kl(shift * off, true, torch.zeros_like(true), own).flatten(1).sum(1)
 
     def _decoder_term(self, x0: Tensor, label: Tensor, noise: Noise) -> Tensor:

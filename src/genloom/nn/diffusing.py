@@ -1,6 +1,8 @@
 """Settings that diffusion models share: each family is a point among them.  E embedding."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -19,40 +21,47 @@ from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.unet import TimeLabelEmbedding, UNet
 
-Ratios = tuple[Annotated[float, Field(ge=-10, le=10)], Annotated[float, Field(gt=0, le=10)]]
-"""Mean and deviation of the logarithm of noise to data."""
+Path = Annotated[PathName, Field(description="from data to noise")]
+Prediction = Annotated[
+    PredictionName, Field(description="what the network says; v keeps its meaning at both ends of a path")
+]
+DataStd = Annotated[
+    float, Field(gt=0, description="deviation of data, which scales what the network sees and says")
+]
+Ratios = Annotated[
+    tuple[Annotated[float, Field(ge=-10, le=10)], Annotated[float, Field(gt=0, le=10)]] | None,
+    Field(
+        description="mean and deviation of the logarithm of noise to data in training; even in time if none"
+    ),
+]
+Sampler = card.Free[
+    Annotated[
+        SamplerName,
+        Field(description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more"),
+    ]
+]
+Steps = card.Free[Annotated[int, Field(ge=1, le=100_000, description="network calls for one sample (NFE)")]]
+Places = card.Free[
+    Annotated[GridName, Field(description="where the calls are: even in time, or in powers of noise to data")]
+]
 
 
 class Settings(card.Config):
     """Settings of a diffusion model, its network, its samples, its scores and its training."""
 
-    path: PathName = Field("cosine", description="from data to noise")
-    prediction: PredictionName = Field(
-        "v", description="what the network says; v keeps its meaning at both ends of a path"
-    )
-    data_std: float = Field(
-        1.0, gt=0, description="deviation of data, which scales what the network sees and says"
-    )
-    ratios: Ratios | None = Field(
-        None,
-        description="mean and deviation of the logarithm of noise to data in training; even in time if none",
-    )
+    path: Path = "cosine"
+    prediction: Prediction = "v"
+    data_std: DataStd = 1.0
+    ratios: Ratios = None
     weighting: Weighting = Field(
         "own", description="of errors: as the network says them, or by another prediction"
     )
     dequantise: bool = Field(
         False, description="train on data spread evenly within their levels, for densities"
     )
-    sampler: card.Free[SamplerName] = Field(
-        "dpm_solver_2m",
-        description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more",
-    )
-    sampling_steps: card.Free[int] = Field(
-        50, ge=1, le=100_000, description="network calls for one sample (NFE)"
-    )
-    grid: card.Free[GridName] = Field(
-        "time", description="where the calls are: even in time, or in powers of noise to data"
-    )
+    sampler: Sampler = "dpm_solver_2m"
+    sampling_steps: Steps = 50
+    grid: Places = "time"
     eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
     variance: card.Free[Variance] = Field(
         "posterior",
@@ -83,6 +92,23 @@ class Settings(card.Config):
     embedding: int = Field(128, ge=4, multiple_of=4, description="E")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
+
+    @classmethod
+    def suited(
+        cls, event: Event, vectors: Mapping[str, Any], small: Mapping[str, Any] = MappingProxyType({})
+    ) -> Self:
+        """Fold large images; take smaller, faster steps on small ones.
+
+        Args:
+            vectors: what suits data without bounds.
+            small: what suits small images besides.
+        """
+        leaf = flat_leaf(event)
+        if not isinstance(leaf.kind, Bounded):
+            return cls(batch_size=256, **vectors)
+        if max(leaf.extents[-2:]) <= 16:
+            return cls(widths=(32, 64), bound_terms=16, lr=4e-3, batch_size=64, **small)
+        return cls(patch=2)
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:

