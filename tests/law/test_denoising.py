@@ -18,8 +18,10 @@ from genloom.math import bounds
 from genloom.math.mixtures import Mixture, PredictionName
 from genloom.math.paths import PATHS, PathName
 from genloom.math.solvers import SamplerName
-from genloom.nn.denoising import Course, Diffusion, GridName, Weighting, places, traced
+from genloom.nn.courses import Course, Weighting
+from genloom.nn.denoising import Diffusion, traced
 from genloom.nn.diffusing import Settings
+from genloom.nn.walks import GridName, places
 
 MEAN, STD = torch.tensor([0.7, -0.4]).double(), torch.tensor([0.5, 1.2]).double()
 VECTOR, CLASSES = Leaf((2,), Real()), Leaf((), Categorical(3))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genloom.core.errors import Unsupported
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
+from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
 from genloom.core.sequences import Alphabet, Reader
 
@@ -35,6 +36,36 @@ class Infill(ABC):
         Args:
             x: items; what stands at unknown places has no effect, as long as it is legal.
             known: booleans in the shape of x, one value's own.
+            noise: a row for each item.
+        """
+
+
+class Restorer(ABC):
+    """Draws items of which linear parts are known."""
+
+    @abstractmethod
+    def restore(
+        self, measurement: Measurement, known: Tensor, noise: Noise, cond: Value | None = None
+    ) -> Value:
+        """Return items x with ``measure(x) = known``, but for levels, drawn about as p(x | known, cond).
+
+        Args:
+            measurement: of items (B, *S), in the units of the event.
+            known: what it found of each item, (B, *Y).
+            noise: a row for each item.
+        """
+
+
+class Redrawer(ABC):
+    """Draws items anew from what noise leaves of them."""
+
+    @abstractmethod
+    def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
+        """Return items that keep of x what survives noise.
+
+        Args:
+            x: items (B, *S), legal or not, such as a sketch.
+            strength: above 0 and at most 1, where next to nothing is kept.
             noise: a row for each item.
         """
 
@@ -110,7 +141,11 @@ class LatentVariable(ABC):
         """Draw a code (B, Z) from q(z | x, cond) for each item, and return it with log q, (B,) nats."""
 
 
-class Invertible(Latent):
+class Reversible(Latent):
+    """Maps items to codes from which they come back, but for numerical error."""
+
+
+class Invertible(Reversible):
     """A bijection between items and codes of the same size, with its volume change."""
 
     @abstractmethod
@@ -152,11 +187,14 @@ class ClosedForm(ABC):
 CAPABILITIES: tuple[type, ...] = (
     Sampler,
     Infill,
+    Restorer,
+    Redrawer,
     Likelihood,
     NextSymbol,
     Aligner,
     Latent,
     LatentVariable,
+    Reversible,
     Invertible,
     Denoiser,
     Energy,

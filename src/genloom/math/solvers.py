@@ -65,6 +65,22 @@ def ancestral(
     return x
 
 
+def revisited(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, times: int) -> Tensor:
+    """Walk as ``ancestral`` does, each move but the last ``times`` over, with the noise put back between.
+
+    What is estimated from what is known so has time to agree with it. Source: Lugmayr et al. 2022,
+    arXiv:2201.09865, algorithm 1, with jumps of one place.
+    """
+    s = grid.ratio
+    for i in range(grid.moves):
+        for left in reversed(range(times if grid.sigma[i + 1] > 0 else 1)):
+            x = _redrawn(x, denoise(x, i), grid, i, draw, i + 1)
+            if left:
+                share, more = grid.alpha[i] / grid.alpha[i + 1], 1 - (s[i + 1] / s[i]) ** 2
+                x = share * x + grid.sigma[i] * more.sqrt() * draw()
+    return x
+
+
 def _redrawn(x: Tensor, x0: Tensor, grid: Grid, i: int, draw: Draw, wide: int) -> Tensor:
     """Draw the next x from that at place i; the noise has the scale of place ``wide``, and the last none."""
     share = grid.ratio[i + 1] / grid.ratio[i]

@@ -7,161 +7,52 @@ B batch, S event shape, D scalars, E embedding, T steps of the bound, K strata.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Denoiser, Likelihood, Sampler
-from genloom.core.events import Bounded, Leaf, Value, items, nearest_level
+from genloom.core.capabilities import (
+    Denoiser,
+    Infill,
+    Likelihood,
+    Redrawer,
+    Restorer,
+    Reversible,
+    Sampler,
+)
+from genloom.core.events import Bounded, Leaf, Value, items, nearest_level, tensor
 from genloom.core.likelihood import Bound, LogProb, given
+from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
 from genloom.math import bounds
-from genloom.math.mixtures import Mixture, PredictionName, beside, determinant, prediction, separate
+from genloom.math.inverse import masked, posterior_mean
+from genloom.math.mixtures import Mixture, beside, separate
 from genloom.math.ode import dopri5
-from genloom.math.paths import PATHS, PathName
-from genloom.math.solvers import SOLVERS, Grid, SamplerName, Variance
+from genloom.math.paths import PATHS
+from genloom.math.solvers import Grid
+from genloom.nn.courses import Course
 from genloom.nn.labels import labels_or_null
-
-Weighting = Literal["own", "epsilon", "x0", "v", "velocity", "min_snr"]
-"""Whose squared error is learnt from: of what the network predicts, or of another prediction that follows."""
-
-GridName = Literal["time", "karras", "log_snr"]
-"""Even in time, in the seventh root of the ratio of noise to data, or in its logarithm."""
-
-LEAST = 2e-3
-"""Ratio of noise to data at the last noisy place of grids in that ratio. Karras et al. 2022, table 1."""
-
-GREATEST = 80.0
-"""Ratio of noise to data at the first place of such grids. Karras et al. 2022, table 1."""
-
-RHO = 7
-"""Karras et al. 2022, table 1."""
-
-WEIGHT_LIMIT = 1e4
-"""Of squared errors; what says nothing of another prediction next to the data would count without end."""
-
-SNR_LIMIT = 5.0
-"""Gamma of Hang et al. 2023, arXiv:2303.09556, section 4.2."""
+from genloom.nn.walks import Drawing, places
 
 NEAREST = 1e-4
 """Angle at which densities begin and, in time, estimates: some predictions are singular at the data."""
+
+HIDDEN = 1 / 3
+"""Ratio of noise to the width of a level at the first place of bounds: less tells nothing, and costs."""
 
 EXACT = 64
 """Scalars up to which traces are summed exactly."""
 
 
-@dataclass(frozen=True)
-class Course:
-    """What a network learns, and where.
+Estimate = Callable[[Tensor], Tensor]
+"""Returns E[x_0 | x] for x (B, *S) at one place."""
 
-    Args:
-        path: from data to noise.
-        predicted: what the network says.
-        std: deviation of data that scales what it sees and says.
-        ratios: mean and deviation of the logarithm of the ratio of noise to data at random times; times are
-            even along the path if None.
-        weighting: of squared errors.
-    """
-
-    path: PathName
-    predicted: PredictionName
-    std: float
-    ratios: tuple[float, float] | None
-    weighting: Weighting
-
-    def draw(self, noise: Noise) -> Tensor:
-        """Draw a time for each item, (B,) float64."""
-        path = PATHS[self.path]
-        if self.ratios is None:
-            return noise.uniform().double() * path.end
-        mean, deviation = self.ratios
-        return path.time((mean + deviation * noise.normal().double()).exp()).clamp(0, path.end)
-
-    def seen(self, time: Tensor) -> Mixture:
-        """Return what is seen at times."""
-        return PATHS[self.path].at(time)
-
-    def told(self, time: Tensor, name: PredictionName | None = None) -> Mixture:
-        """Return what the network says at times, or would by another prediction."""
-        path = PATHS[self.path]
-        return prediction(name or self.predicted, path.at(time), lambda: path.velocity(time), self.std)
-
-    def weight(self, time: Tensor) -> Tensor:
-        """Return what the network's squared errors count at times.
-
-        The errors of two predictions of the same x are as their determinants.
-        """
-        if self.weighting == "own":
-            return torch.ones_like(time)
-        seen, told = self.seen(time), self.told(time)
-        scale = determinant(seen, told)
-        if self.weighting != "min_snr":
-            other = determinant(seen, self.told(time, self.weighting))
-            return (other / scale).square().nan_to_num(0).clamp_max(WEIGHT_LIMIT)
-        snr = (seen.data / seen.noise).square()
-        return snr.clamp_max(SNR_LIMIT) * (seen.noise / scale).square()
+Steer = Callable[[Estimate, Tensor, Tensor], Tensor]
+"""Returns the estimate of x_0 to go by, given the model's own, x (B, *S) and sigma^2 / alpha."""
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """How samples are drawn.
-
-    Args:
-        sampler: of ``SOLVERS``.
-        calls: of the network for a sample.
-        grid: where these are.
-        eta: noise of ddim.
-        variance: of ddpm.
-        guidance_scale: 0 ignores the label, 1 follows it, more exaggerates it.
-        guided: ratios of noise to data between which that is done, else 1 is. Kynkäänniemi et al. 2024,
-            arXiv:2404.07724, equation 5.
-        clip: estimates of bounded data are kept inside their bounds.
-    """
-
-    sampler: SamplerName
-    calls: int
-    grid: GridName
-    eta: float
-    variance: Variance
-    guidance_scale: float
-    guided: tuple[float, float]
-    clip: bool
-
-    @property
-    def moves(self) -> int:
-        """How many moves so many calls make."""
-        return -(-self.calls // 2) if self.sampler == "heun" else self.calls
-
-    def walk(self) -> Callable[..., Tensor]:
-        """Return the way from noise to data."""
-        settings: Mapping[str, dict[str, Any]] = {
-            "ddpm": {"variance": self.variance},
-            "ddim": {"eta": self.eta},
-        }
-        return partial(SOLVERS[self.sampler], **settings.get(self.sampler, {}))
-
-
-def places(name: GridName, path: PathName, moves: int) -> Tensor:
-    """Return the times of so many moves from noise, and 0, falling, (moves + 1,) float64."""
-    way, end = PATHS[path], PATHS[path].end
-    if name == "time":
-        return torch.linspace(end, 0, moves + 1, dtype=torch.float64)
-    last = way.at(torch.tensor(end, dtype=torch.float64))
-    first = min(GREATEST, float(last.noise / last.data))
-    share = torch.linspace(0, 1, moves, dtype=torch.float64) if moves > 1 else torch.zeros(1).double()
-    if name == "karras":
-        ratios = (first ** (1 / RHO) + share * (LEAST ** (1 / RHO) - first ** (1 / RHO))) ** RHO
-    else:
-        ratios = first * (LEAST / first) ** share
-    times = way.time(ratios).clamp(0, end)
-    return torch.cat((times, times.new_zeros(1)))
-
-
-class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
+class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redrawer, Reversible):
     """A network that tells data from noise, the walks that sample with it, and the scores that it gives.
 
     Its densities count as bounds, as the variational bound does, so that the kind of a score is known.
@@ -171,7 +62,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E).
         timesteps: T.
         bound_terms: K.
-        tolerance: of the solver of densities; None for the variational bound.
+        tolerance: of the solver of densities and codes.
+        by_ode: score by densities, not by the variational bound.
         probes: random signs by which traces are estimated where they are not summed.
     """
 
@@ -185,14 +77,15 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         drawing: Drawing,
         timesteps: int,
         bound_terms: int,
-        tolerance: float | None,
+        tolerance: float,
+        by_ode: bool,
         probes: int,
     ) -> None:
         super().__init__()
         self.leaf, self.classes, self.course, self.drawing = leaf, classes, course, drawing
         self.network, self.embedding = network, embedding
         self.timesteps, self.bound_terms = timesteps, bound_terms
-        self.tolerance, self.probes = tolerance, probes
+        self.tolerance, self.by_ode, self.probes = tolerance, by_ode, probes
 
     def output(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         """Return what the network says of x (B, *S) at times (B,)."""
@@ -234,39 +127,114 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         return self._data(x, time, self.output(x, time, labels_or_null(cond, self.classes, len(x))))
 
     def _data(self, x: Tensor, time: Tensor, output: Tensor) -> Tensor:
-        x0, kind = self.separated(x, time, output)[0], self.leaf.kind
+        return self._clipped(self.separated(x, time, output)[0])
+
+    def _clipped(self, x0: Tensor) -> Tensor:
+        kind = self.leaf.kind
         return x0.clamp(kind.lo, kind.hi) if self.drawing.clip and isinstance(kind, Bounded) else x0
 
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         """Walk from noise to data; where the event has levels, return the nearest ones."""
-        drawing, like = self.drawing, next(self.parameters())
-        times = places(drawing.grid, self.course.path, drawing.moves)
-        grid = _to_data(self.course.seen(times), -1)
+        times, walk = self._times(), self.drawing.walk()
+        start = self.course.seen(times[0]).noise * self._normals(noise)
+        return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
+
+    @torch.no_grad()
+    def restore(
+        self, measurement: Measurement, known: Tensor, noise: Noise, cond: Value | None = None
+    ) -> Value:
+        """Walk from noise to data, with estimates that agree with what is known.
+
+        Source: Wang et al. 2023, arXiv:2212.00490, equation 13 (projection); ``revisited`` (repaint);
+        ``posterior_mean`` (posterior).
+        """
+        drawing = self.drawing
+
+        def agreeing(estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:
+            if drawing.restoring == "posterior":
+                found = posterior_mean(estimate, x, scale, measurement, known, drawing.iterations)
+                return self._clipped(found)
+            return measurement.agreeing(self._clipped(estimate(x)), known)
+
+        times, walk = self._times(), drawing.walk_agreeing()
+        start = self.course.seen(times[0]).noise * self._normals(noise)
+        x = self._walked(start, times, walk, noise, cond, agreeing)
+        return nearest_level(measurement.agreeing(x, known), self.leaf.kind)
+
+    def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
+        """Restore items of which some values are known."""
+        x, known = items(x, self.leaf.extents), tensor(known)
+        return x.where(known, tensor(self.restore(masked(known), x.where(known, 0), noise, cond)))
+
+    @torch.no_grad()
+    def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
+        """Hide items in noise and walk back, by the last moves. Meng et al. 2022, arXiv:2108.01073."""
+        moves, walk = self.drawing.moves, self.drawing.walk()
+        times = self._times()[moves - max(1, round(strength * moves)) :]
+        start = self.course.seen(times[0]).of(items(x, self.leaf.extents), self._normals(noise))
+        return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
+
+    def _times(self) -> Tensor:
+        return places(self.drawing.grid, self.course.path, self.drawing.moves)
+
+    def _normals(self, noise: Noise) -> Tensor:
+        return noise.normal(*self.leaf.extents).to(next(self.parameters()))
+
+    def _walked(
+        self,
+        x: Tensor,
+        times: Tensor,
+        walk: Callable[..., Tensor],
+        noise: Noise,
+        cond: Value | None,
+        steer: Steer,
+    ) -> Tensor:
+        """Walk from x (B, *S) at the first of some times to the data at the last."""
+        drawing = self.drawing
+        grid, label = _to_data(self.course.seen(times), -1), labels_or_null(cond, self.classes, len(x))
 
         def denoise(x: Tensor, place: int) -> Tensor:
             time, ratio = times[place].expand(len(x)), grid.noise[place] / grid.data[place]
             scale = drawing.guidance_scale if drawing.guided[0] <= ratio <= drawing.guided[1] else 1.0
-            return self._data(x, time, self.guided(x, time, label, scale))
 
-        def draw() -> Tensor:
-            return noise.normal(*self.leaf.extents).to(like)
+            def estimate(x: Tensor) -> Tensor:
+                with torch.autocast("cpu", torch.bfloat16, enabled=drawing.bf16):
+                    output = self.guided(x, time, label, scale)
+                return self.separated(x, time, output)[0]
 
-        start = grid.noise[0] * draw()
-        label = labels_or_null(cond, self.classes, len(start))
-        x = drawing.walk()(denoise, start, Grid(grid.data, grid.noise), draw)
-        return nearest_level(x.to(like.dtype), self.leaf.kind)
+            return steer(estimate, x, grid.noise[place] * ratio)
+
+        arrived: Tensor = walk(denoise, x, Grid(grid.data, grid.noise), lambda: self._normals(noise))
+        return arrived.to(x.dtype)
+
+    def _free(self, estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
+        return self._clipped(estimate(x))
+
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:
+        """Return the noise (B, *S) to which the probability-flow ODE leads items.
+
+        Source: Song et al. 2021, arXiv:2011.13456, section 4.3.
+        """
+        x = items(x, self.leaf.extents)
+        return self._carried(x / self.course.std, *self._angles(), labels_or_null(cond, self.classes, len(x)))
+
+    def decode(self, z: Tensor, cond: Value | None = None) -> Value:
+        """Return the items to which noise (B, *S) leads back."""
+        last, first = reversed(self._angles())
+        y = self._carried(z, last, first, labels_or_null(cond, self.classes, len(z)))
+        return nearest_level(y * self.course.std, self.leaf.kind)
 
     @torch.no_grad()
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
-        """Return an estimate of a lower bound of log p, or by ``tolerance`` the density of data, in nats.
+        """Return an estimate of a lower bound of log p, or with ``by_ode`` the density of data, in nats.
 
         A density counts as a bound of the probability of levels, between which x is spread evenly (Theis et
         al. 2016, arXiv:1511.01844, equation 6).
         """
         x = items(x, self.leaf.extents)
         label = labels_or_null(cond, self.classes, len(x))
-        value = self._bound(x, label, noise) if self.tolerance is None else self._density(x, label, noise)
+        value = self._density(x, label, noise) if self.by_ode else self._bound(x, label, noise)
         return LogProb(value.to(x.dtype), Bound.LOWER, given(cond))
 
     def _density(self, x: Tensor, label: Tensor, noise: Noise) -> Tensor:
@@ -275,9 +243,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         In the coordinates of the network it is dy = (cos(a) eps - sin(a) u) da with u = x_0 / std, for any
         path (Lu & Song 2025, arXiv:2410.11081, section 3).
         """
-        assert self.tolerance is not None
-        std, ends = self.course.std, torch.tensor([0, PATHS[self.course.path].end], dtype=torch.float64)
-        first, last = self.course.seen(ends).angle(std).clamp_min(NEAREST).tolist()
+        std, (first, last) = self.course.std, self._angles()
         x, width = spread(x, self.leaf, noise)
         signs = None
         if self.leaf.dim > EXACT:
@@ -293,6 +259,20 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         one = torch.ones_like(end[:1])
         log_p = bounds.gaussian_log_density(end[:-1], torch.zeros_like(one), one).sum(0)
         return log_p + end[-1] + self.leaf.dim * math.log(width / std)
+
+    def _angles(self) -> tuple[float, float]:
+        """Return the angles next to the data and next to noise."""
+        ends = torch.tensor([0, PATHS[self.course.path].end], dtype=torch.float64)
+        first, last = self.course.seen(ends).angle(self.course.std).clamp_min(NEAREST).tolist()
+        return first, last
+
+    def _carried(self, y: Tensor, start: float, end: float, label: Tensor) -> Tensor:
+        """Carry y (B, *S) by the probability-flow ODE from one angle to another."""
+
+        def field(angle: Tensor, state: Tensor) -> Tensor:
+            return self._flow(state.t().reshape(y.shape), angle, label).flatten(1).t()
+
+        return dopri5(field, y.flatten(1).t(), start, end, self.tolerance).t().reshape(y.shape)
 
     def _flow(self, y: Tensor, angle: Tensor, label: Tensor) -> Tensor:
         """Return the derivative of y (B, *S) by the angle (B,)."""
@@ -320,8 +300,15 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood):
         return bound
 
     def _chain(self, index: Tensor) -> tuple[Tensor, Mixture]:
-        """Return the times of places 0..T of the bound, and what is seen there; the first are the data."""
-        time = index.double() / self.timesteps * PATHS[self.course.path].end
+        """Return the times of places 0..T of the bound, and what is seen there; the first are the data.
+
+        Others are even in time. Data with levels need no place where these are told apart for certain.
+        """
+        path, width = PATHS[self.course.path], level_width(self.leaf)
+        first = path.end / self.timesteps
+        if width is not None:
+            first = float(path.time(torch.tensor(width * HIDDEN, dtype=torch.float64)))
+        time = first + (index.double() - 1) / (self.timesteps - 1) * (path.end - first)
         seen, data = self.course.seen(time), index == 0
         return time, Mixture(seen.data.masked_fill(data, 1), seen.noise.masked_fill(data, 0))
 
@@ -370,12 +357,17 @@ def _to_data(seen: Mixture, place: int) -> Mixture:
     return Mixture(data, noise)
 
 
+def level_width(leaf: Leaf) -> float | None:
+    """Return how far two levels are apart; None without levels."""
+    kind = leaf.kind
+    return (kind.hi - kind.lo) / (kind.levels - 1) if isinstance(kind, Bounded) and kind.levels else None
+
+
 def spread(x: Tensor, leaf: Leaf, noise: Noise) -> tuple[Tensor, float]:
     """Return data spread evenly about their levels, and the width of a level; without levels, as they are."""
-    kind = leaf.kind
-    if not isinstance(kind, Bounded) or kind.levels is None:
+    width = level_width(leaf)
+    if width is None:
         return x, 1.0
-    width = (kind.hi - kind.lo) / (kind.levels - 1)
     return x + width * (noise.uniform(*leaf.extents).to(x) - 0.5), width
 
 

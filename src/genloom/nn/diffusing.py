@@ -16,10 +16,12 @@ from genloom.core.randomness import Noise
 from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
-from genloom.nn.denoising import Course, Diffusion, Drawing, GridName, Weighting, spread
+from genloom.nn.courses import Course, Weighting
+from genloom.nn.denoising import Diffusion, spread
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.unet import TimeLabelEmbedding, UNet
+from genloom.nn.walks import Drawing, GridName, Restoring
 
 Path = Annotated[PathName, Field(description="from data to noise")]
 Prediction = Annotated[
@@ -74,6 +76,16 @@ class Settings(card.Config):
     guidance_interval: card.Free[tuple[float, float]] = Field(
         (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
     )
+    precision: card.Free[Literal["fp32", "bf16"]] = Field(
+        "fp32", description="of the network as it draws; bf16 is faster where the machine knows it"
+    )
+    restoring: card.Free[Restoring] = Field(
+        "repaint", description="what makes samples agree with what is known of them"
+    )
+    revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
+    iterations: card.Free[int] = Field(
+        2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
+    )
     likelihood: card.Free[Literal["bound", "ode"]] = Field(
         "bound", description="of scores: the variational bound, or the density by the probability-flow ODE"
     )
@@ -81,7 +93,9 @@ class Settings(card.Config):
     bound_terms: card.Free[int] = Field(
         32, ge=1, le=100_000, description="strata and network calls of the bound"
     )
-    tolerance: card.Free[float] = Field(1e-4, ge=1e-9, lt=0.1, description="of the solver of densities")
+    tolerance: card.Free[float] = Field(
+        1e-4, ge=1e-9, lt=0.1, description="of the solver of densities and codes"
+    )
     probes: card.Free[int] = Field(1, ge=1, le=1000, description="signs for traces of over 64 values")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
     widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
@@ -148,10 +162,15 @@ class Settings(card.Config):
                 self.guidance_scale,
                 self.guidance_interval,
                 self.clip,
+                self.precision == "bf16",
+                self.restoring,
+                self.revisits,
+                self.iterations,
             ),
             self.timesteps,
             self.bound_terms,
-            self.tolerance if self.likelihood == "ode" else None,
+            self.tolerance,
+            self.likelihood == "ode",
             self.probes,
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Invertible, Latent, LatentVariable, Likelihood, Sampler
+from genloom.core.capabilities import Latent, LatentVariable, Likelihood, Reversible, Sampler
 from genloom.core.errors import DataError
 from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
@@ -129,7 +129,7 @@ def evaluate_run(
         figures, flagged = measured.figures, measured.copies.flagged
     elif isinstance(model, Likelihood):
         figures = likelihood(model, run, dataset, scored)
-    if isinstance(model, Latent) and not isinstance(model, Invertible):
+    if isinstance(model, Latent) and not isinstance(model, Reversible):
         figures["reconstruction"] = reconstruction_figure(model, run, dataset, held_out(dataset, limit))
         figures |= probe_figure(model, run, dataset, held_out(dataset, limit))
     if isinstance(model, LatentVariable):

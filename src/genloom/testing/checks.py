@@ -21,6 +21,9 @@ from genloom.core.capabilities import (
     Latent,
     LatentVariable,
     Likelihood,
+    Redrawer,
+    Restorer,
+    Reversible,
     Sampler,
     need,
 )
@@ -29,6 +32,7 @@ from genloom.core.events import Leaf, Padded, Value, rows, stack, take, tensor
 from genloom.core.likelihood import Bound, LogProb
 from genloom.core.objective import Clock, Phase
 from genloom.core.randomness import SampleNoise, TrainNoise, generator
+from genloom.math.inverse import masked
 from genloom.testing.subject import (
     BATCH,
     CLASSES,
@@ -174,6 +178,41 @@ def infilling_keeps_what_is_known(case: Case) -> None:
     require(torch.equal(infill(torch.where(known, x, others)), filled), "unknown places have an effect")
     beside = infill(torch.cat([x[:3], others[3:]]))
     require(torch.equal(beside[:3], filled[:3]), "an item depends on the others of its batch")
+
+
+def restoring_agrees(case: Case) -> None:
+    """Items are restored legally, agree with what was known, and do not see each other."""
+    x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
+    known = torch.rand(x.shape, generator=generator("testing")) < 0.5
+    restorer = as_capability(case, Restorer)
+
+    def restore(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return tensor(restorer.restore(masked(known), x.where(known, 0), row_noise(BATCH), labels))
+
+    restored = restore(x)
+    require_legal(case.event, restored, BATCH)
+    require(torch.allclose(restored[known], x[known], atol=1e-4), "a known value is not kept")
+    beside = restore(torch.cat([x[:3], others[3:]]))
+    require(torch.equal(beside[:3], restored[:3]), "an item depends on the others of its batch")
+
+
+def redrawing_keeps_some(case: Case) -> None:
+    """Items are redrawn legally, less like themselves the more they are, and do not see each other."""
+    x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
+    redrawer = as_capability(case, Redrawer)
+
+    def redraw(x: Tensor, strength: float) -> Tensor:
+        with torch.no_grad():
+            return tensor(redrawer.redraw(x, strength, row_noise(BATCH), labels))
+
+    little, much = redraw(x, 0.05), redraw(x, 1.0)
+    for redrawn in (little, much):
+        require_legal(case.event, redrawn, BATCH)
+    gaps = [float((redrawn - x).square().mean()) for redrawn in (little, much)]
+    require(gaps[0] < gaps[1], "redrawn at little strength, items change as much as at full")
+    beside = redraw(torch.cat([x[:3], others[3:]]), 0.05)
+    require(torch.equal(beside[:3], little[:3]), "an item depends on the others of its batch")
 
 
 def likelihood_keeps_its_word(case: Case) -> None:
@@ -437,6 +476,14 @@ def codes_decode(case: Case) -> None:
     require(torch.equal(z[:3], other[:3]), "a code depends on the other rows of its batch")
     require(len(z) == FEW and bool(z.isfinite().all()), "codes must be (B, ...) and finite")
     require_legal(case.event, decoded, FEW)
+
+
+def codes_lead_back(case: Case) -> None:
+    """Decoding a code gives the item back, to a hundredth of the spread of items."""
+    model, x, cond = as_capability(case, Reversible), tensor(case.items(FEW)), case.given(FEW)
+    with torch.no_grad():
+        gap = float((tensor(model.decode(model.encode(x, cond), cond)) - x).abs().max())
+    require(gap < 0.01 * float(x.std()), f"decode(encode(x)) misses x by {gap:.2g}")
 
 
 def codes_are_inferred(case: Case) -> None:

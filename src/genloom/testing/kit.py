@@ -16,6 +16,9 @@ from genloom.core.capabilities import (
     Latent,
     LatentVariable,
     Likelihood,
+    Redrawer,
+    Restorer,
+    Reversible,
     Sampler,
 )
 from genloom.core.events import Event
@@ -104,9 +107,12 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
         (Sampler, "sample_count", checks.samples_do_not_depend_on_how_many),
         (Aligner, "alignment", checks.alignment_adds_up),
         (Infill, "infill", checks.infilling_keeps_what_is_known),
+        (Restorer, "restore", checks.restoring_agrees),
+        (Redrawer, "redraw", checks.redrawing_keeps_some),
         (Likelihood, "likelihood", checks.likelihood_keeps_its_word),
         (Likelihood, "likelihood_shapes", checks.likelihood_refuses_other_shapes),
         (Latent, "latent", checks.codes_decode),
+        (Reversible, "reversible", checks.codes_lead_back),
         (LatentVariable, "inference", checks.codes_are_inferred),
         (Invertible, "invertible", checks.inverse_inverts),
         (Denoiser, "denoiser", checks.denoiser_denoises),

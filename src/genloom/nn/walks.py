@@ -1,0 +1,95 @@
+"""How samples are drawn by a diffusion model: by which solver, in how many calls, where, and how steered."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from genloom.math.paths import PATHS, PathName
+from genloom.math.solvers import SOLVERS, SamplerName, Variance, revisited
+
+GridName = Literal["time", "karras", "log_snr"]
+"""Even in time, in the seventh root of the ratio of noise to data, or in its logarithm."""
+
+Restoring = Literal["projection", "repaint", "posterior"]
+"""How estimates are made to agree with what is known: put right, put right with each move walked several
+times, or by the model's own slopes."""
+
+LEAST = 2e-3
+"""Ratio of noise to data at the last noisy place of grids in that ratio. Karras et al. 2022, table 1."""
+
+GREATEST = 80.0
+"""Ratio of noise to data at the first place of such grids. Karras et al. 2022, table 1."""
+
+RHO = 7
+"""Karras et al. 2022, table 1."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How samples are drawn.
+
+    Args:
+        sampler: of ``SOLVERS``.
+        calls: of the network for a sample.
+        grid: where these are.
+        eta: noise of ddim.
+        variance: of ddpm.
+        guidance_scale: 0 ignores the label, 1 follows it, more exaggerates it.
+        guided: ratios of noise to data between which that is done, else 1 is. Kynkäänniemi et al. 2024,
+            arXiv:2404.07724, equation 5.
+        clip: estimates of bounded data are kept inside their bounds.
+        bf16: the network works in bfloat16.
+        restoring: what makes samples agree with what is known.
+        revisits: how often ``repaint`` walks each move.
+        iterations: of ``posterior``, at each call.
+    """
+
+    sampler: SamplerName
+    calls: int
+    grid: GridName
+    eta: float
+    variance: Variance
+    guidance_scale: float
+    guided: tuple[float, float]
+    clip: bool
+    bf16: bool
+    restoring: Restoring
+    revisits: int
+    iterations: int
+
+    @property
+    def moves(self) -> int:
+        """How many moves so many calls make."""
+        return -(-self.calls // 2) if self.sampler == "heun" else self.calls
+
+    def walk(self) -> Callable[..., Tensor]:
+        """Return the way from noise to data."""
+        settings: Mapping[str, dict[str, Any]] = {
+            "ddpm": {"variance": self.variance},
+            "ddim": {"eta": self.eta},
+        }
+        return partial(SOLVERS[self.sampler], **settings.get(self.sampler, {}))
+
+    def walk_agreeing(self) -> Callable[..., Tensor]:
+        """Return the way from noise to data of which something is known."""
+        return partial(revisited, times=self.revisits) if self.restoring == "repaint" else self.walk()
+
+
+def places(name: GridName, path: PathName, moves: int) -> Tensor:
+    """Return the times of so many moves from noise, and 0, falling, (moves + 1,) float64."""
+    way, end = PATHS[path], PATHS[path].end
+    if name == "time":
+        return torch.linspace(end, 0, moves + 1, dtype=torch.float64)
+    last = way.at(torch.tensor(end, dtype=torch.float64))
+    first = min(GREATEST, float(last.noise / last.data))
+    share = torch.linspace(0, 1, moves, dtype=torch.float64) if moves > 1 else torch.zeros(1).double()
+    if name == "karras":
+        ratios = (first ** (1 / RHO) + share * (LEAST ** (1 / RHO) - first ** (1 / RHO))) ** RHO
+    else:
+        ratios = first * (LEAST / first) ** share
+    times = way.time(ratios).clamp(0, end)
+    return torch.cat((times, times.new_zeros(1)))

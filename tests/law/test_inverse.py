@@ -1,0 +1,148 @@
+"""Laws of linear measurements, and of restoring what is known in part."""
+
+from typing import Any
+
+import pytest
+import torch
+from test_denoising import VECTOR, Basis, Expectation, exact_model, gaussian, noise
+from torch import Tensor
+from torch.nn import functional as F
+
+from genloom.core.events import Leaf, Real, tensor
+from genloom.core.measurements import Measurement
+from genloom.core.randomness import SampleNoise, generator
+from genloom.math.inverse import averaged, blurred, luminance, masked
+from genloom.math.mixtures import Mixture
+from genloom.nn.walks import Restoring
+
+TRIPLE = Leaf((3,), Real())
+MEAN = torch.tensor([0.7, -0.4, 0.2]).double()
+COV = torch.tensor([[1.0, 0.8, 0.3], [0.8, 1.5, -0.2], [0.3, -0.2, 0.6]]).double()
+PART = torch.tensor([[1.0, 0.0, 0.0]]).double()
+SUMS = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.5, -1.0]]).double()
+MASK = torch.rand(2, 3, 8, 12, generator=generator(0)) < 0.5
+
+
+def correlated(x: Tensor, seen: Mixture) -> Tensor:
+    centred = x - seen.data * MEAN
+    gain = seen.data[0] * COV @ (seen.data[0] ** 2 * COV + seen.noise[0] ** 2 * torch.eye(3)).inverse()
+    return MEAN + centred @ gain.T
+
+
+def weighing(rows: Tensor) -> Measurement:
+    back = torch.linalg.pinv(rows)
+    return Measurement(lambda x: x @ rows.T, lambda y: y @ back.T)
+
+
+def conditional(rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and covariance of normal data of which rows @ x is known."""
+    gain = COV @ rows.T @ (rows @ COV @ rows.T).inverse()
+    return MEAN + gain @ (known - rows @ MEAN), COV - gain @ rows @ COV
+
+
+class Units(SampleNoise):
+    """The first row has no noise at all, each other a one in one of three scalars of one draw."""
+
+    def __init__(self, draws: int) -> None:
+        super().__init__(0, torch.arange(1 + 3 * draws))
+        self.rows, self.draws = 1 + 3 * draws, 0
+
+    def normal(self, *shape: int) -> Tensor:
+        z = torch.zeros(self.rows, *shape, dtype=torch.float64)
+        first = 1 + 3 * self.draws
+        assert first < self.rows
+        z[first : first + 3] = torch.eye(3)
+        self.draws += 1
+        return z
+
+
+def restored(
+    rows: Tensor, known: Tensor, restoring: Restoring, draws: int, **settings: Any
+) -> tuple[Tensor, Tensor]:
+    """Return mean and covariance of what is drawn, which is affine in the noise."""
+    model = exact_model(TRIPLE, correlated, restoring=restoring, path="ve", grid="karras", **settings)
+    units = Units(draws)
+    drawn = tensor(model.restore(weighing(rows), known.expand(units.rows, -1), units))
+    moved = drawn[1:] - drawn[0]
+    return drawn[0], moved.T @ moved
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [masked(MASK), averaged(8, 12, 4), blurred(8, 12, 0.7), luminance()],
+    ids=["masked", "averaged", "blurred", "luminance"],
+)
+def test_what_is_spread_is_the_smallest_that_agrees(measurement: Measurement) -> None:
+    x = torch.randn(2, 3, 8, 12, generator=generator(1)).double()
+    known = measurement.measure(x)
+    spread = measurement.spread(known)
+    assert torch.allclose(measurement.measure(spread), known, atol=1e-8)
+    assert torch.allclose(measurement.measure(measurement.agreeing(0 * x + 0.3, known)), known, atol=1e-8)
+    assert abs(float(((x - spread) * spread).sum())) < 1e-6 * float(spread.square().sum())
+
+
+def test_measurements_are_what_they_say() -> None:
+    x = torch.randn(2, 3, 8, 12, generator=generator(2)).double()
+    assert torch.allclose(averaged(8, 12, 4).measure(x), F.avg_pool2d(x, 4))
+    assert torch.allclose(luminance().measure(x)[:, 0], 0.299 * x[:, 0] + 0.587 * x[:, 1] + 0.114 * x[:, 2])
+    flat = torch.ones(1, 1, 8, 12).double()
+    assert torch.allclose(blurred(8, 12, 2.0).measure(flat), flat)
+    spot = torch.zeros(1, 1, 21, 21).double()
+    spot[0, 0, 10, 10] = 1
+    across = blurred(21, 21, 1.5).measure(spot)[0, 0].sum(0)
+    place = torch.arange(21).double() - 10
+    assert float((across * place**2).sum().sqrt()) == pytest.approx(1.5, rel=0.01)
+
+
+@pytest.mark.parametrize("rows", [PART, SUMS], ids=["part", "sums"])
+def test_the_posterior_of_normal_data_is_drawn_to_a_percent(rows: Tensor) -> None:
+    known = torch.tensor([1.9, -0.6]).double()[: len(rows)]
+    settings = {"sampler": "dpm_solver_2m_sde", "sampling_steps": 150, "iterations": len(rows)}
+    mean, cov = restored(rows, known, "posterior", 150, **settings)
+    true_mean, true_cov = conditional(rows, known)
+    assert torch.allclose(mean, true_mean, atol=0.01)
+    assert torch.allclose(cov, true_cov, atol=0.01)
+
+
+def test_revisits_bring_estimates_nearer_to_what_is_known() -> None:
+    known = torch.tensor([2.5]).double()
+    true_mean, _ = conditional(PART, known)
+    gaps = []
+    for revisits in (1, 4, 16):
+        mean, _ = restored(PART, known, "repaint", 60 * revisits, sampling_steps=30, revisits=revisits)
+        assert float(mean[0]) == pytest.approx(2.5, abs=1e-9)
+        gaps.append(float((mean - true_mean).abs().max()))
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[2] < 0.15 * gaps[0]
+
+
+def test_projection_draws_independent_values_as_they_are() -> None:
+    independent: Expectation = gaussian(torch.tensor([0.7, -0.4]).double(), torch.tensor([0.5, 1.2]).double())
+    model = exact_model(VECTOR, independent, restoring="projection", sampling_steps=100)
+    rows = torch.tensor([[1.0, 0.0]]).double()
+    drawn = model.restore(weighing(rows), torch.full((2000, 1), 0.3).double(), noise(2000))
+    assert torch.allclose(drawn[:, 0], torch.full((2000,), 0.3).double())
+    assert float(drawn[:, 1].mean()) == pytest.approx(-0.4, abs=0.1)
+    assert float(drawn[:, 1].std()) == pytest.approx(1.2, rel=0.05)
+
+
+@pytest.mark.parametrize("path", ["cosine", "ve", "straight"])
+def test_codes_of_normal_data_are_their_distances_from_the_mean(path: str) -> None:
+    mean, std = torch.tensor([0.7, -0.4]).double(), torch.tensor([0.5, 1.2]).double()
+    model = exact_model(VECTOR, gaussian(mean, std), path=path, tolerance=1e-7)
+    x = torch.randn(5, 2, generator=generator(3)).double()
+    codes = model.encode(x)
+    assert torch.allclose(codes, (x - mean) / std, atol=0.02)
+    assert torch.allclose(model.decode(codes), x, atol=1e-5)
+
+
+def test_items_are_redrawn_with_what_survives() -> None:
+    """Of x at a ratio of noise to data s there is left what a normal prior and x in that noise say."""
+    mean, std = torch.tensor([0.7, -0.4]).double(), torch.tensor([0.5, 1.2]).double()
+    model = exact_model(VECTOR, gaussian(mean, std), sampler="ddpm", sampling_steps=200, variance="forward")
+    x = mean + 2 * std
+    for strength, ratio in [(0.25, 0.4142), (0.5, 1.0)]:
+        centre = model.redraw(x.expand(203, -1), strength, Basis(203))[0]
+        kept = std**2 / (std**2 + ratio**2)
+        assert torch.allclose(centre, mean + kept * (x - mean), rtol=0.02)
+    assert torch.allclose(model.redraw(x.expand(203, -1), 1.0, Basis(203))[0], mean, atol=0.02)
