@@ -5,48 +5,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import yaml
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from genloom.cli.shared import Json, Out, Seed, Training, at_least, emit, speaker, spoken
+from genloom.cli.shared import Anew, Json, Out, Seed, Training, at_least, emit, parsed, speaker, spoken
 from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
-from genloom.recipes import comparing, fitting, racing, walking
+from genloom.recipes import comparing, fitting, racing
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
-from genloom.recipes.infilling import write_infills
 from genloom.recipes.novelty import measure_novelty
 from genloom.recipes.plane import POINTS, TOY_SECONDS, draw_plane
 from genloom.recipes.reproducing import named, reproduce
 from genloom.recipes.runs import open_run, versions
 from genloom.recipes.targets import RECIPES
 from genloom.report.terminal import leaderboard, remarks
-from genloom.tasks import latents
 from genloom.train import ranks
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.loop import bf16_pays
 
-Items = Annotated[
-    str | None,
-    Parameter(help="Data of the same form: a name, file or folder; the run's if absent."),
-]
 Reading = Annotated[DataOptions, Parameter(name="data")]
 Overrides = Annotated[
     dict[str, str], Parameter(name="model", help="Settings of the family, such as --model.channels 64.")
-]
-Anew = Annotated[
-    dict[str, str],
-    Parameter(
-        name="model", help="Settings of how the model draws and scores, such as --model.sampling-steps 10."
-    ),
 ]
 Resume = Annotated[Literal["auto", "never"], Parameter(help="Go on with what --out holds, or refuse.")]
 Conditional = Annotated[Literal["auto", "yes", "no"], Parameter(help="Condition on the classes of the data.")]
@@ -206,143 +193,6 @@ def _values(text: str | None) -> dict[str, float] | None:
         return {name.strip(): float(value) for name, _, value in pairs}
     except ValueError:
         raise ConfigError(f"--given takes names and numbers such as age=30,hours=40, not {text!r}") from None
-
-
-def encode_command(
-    run: Path,
-    data: Items = None,
-    *,
-    split: Annotated[walking.Part, Parameter(help="Which part of the data.")] = "test",
-    out: Annotated[
-        Path | None, Parameter(help="A new file, .csv or .safetensors; RUN/codes.csv if absent.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Write the code of every item, a row each, with its class where the data have classes.
-
-    Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
-    """
-    path, codes = walking.write_codes(open_run(run), data, split, out)
-    if json:
-        return emit({"codes": str(path), "shape": list(codes.shape)})
-    print(f"{path}: {len(codes)} codes of shape {tuple(codes.shape[1:])}")
-    return None
-
-
-def reconstruct_command(
-    run: Path,
-    data: Items = None,
-    *,
-    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 32,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Encode and decode items; write them, the originals, the error of each and a picture of both.
-
-    Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
-    """
-    walk = walking.write_reconstructions(open_run(run), data, at_least(1, n, "-n"), out)
-    error = walk.facts["mean_squared_error"]
-    return _tell(walk, f"{walk.facts['n']} reconstructions, mean squared error {error:.4g}", json)
-
-
-def interpolate_command(
-    run: Path,
-    data: Items = None,
-    *,
-    pairs: Annotated[int, Parameter(help="How many pairs of items.")] = 8,
-    steps: Annotated[int, Parameter(help="Items on a path, ends included.")] = 8,
-    path: Annotated[latents.Path, Parameter(help="A line, or a turn at a constant rate.")] = "spherical",
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Walk between the codes of pairs of items; write the items on the way and a picture of all.
-
-    Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
-    """
-    counts = at_least(1, pairs, "--pairs"), at_least(2, steps, "--steps")
-    walk = walking.write_interpolations(open_run(run), data, *counts, path, out)
-    return _tell(walk, f"{walk.facts['pairs']} {path} paths of {steps} items", json)
-
-
-def traverse_command(
-    run: Path,
-    data: Items = None,
-    *,
-    item: Annotated[int, Parameter(help="The number of the item.")] = 0,
-    coordinates: Annotated[int, Parameter(help="How many, those that vary most first.")] = 8,
-    steps: Annotated[int, Parameter(help="Values of each coordinate.")] = 8,
-    reach: Annotated[float, Parameter(help="Standard deviations to either side of the mean.")] = 2.0,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Vary single coordinates of an item's code, the others held; write the items and a picture of all.
-
-    Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
-    """
-    if not 0 < reach < float("inf"):
-        raise ConfigError(f"--reach must be a number above 0, not {reach}")
-    counts = at_least(1, coordinates, "--coordinates"), at_least(2, steps, "--steps")
-    walk = walking.write_traversals(open_run(run), data, item, *counts, reach, out)
-    return _tell(walk, f"{len(walk.facts['coordinates'])} coordinates, {steps} values each", json)
-
-
-def edit_command(
-    run: Path,
-    data: Items = None,
-    *,
-    away: Annotated[str, Parameter(name="--from", help="The class of the items that are edited.")],
-    towards: Annotated[str, Parameter(name="--to", help="The class that they are moved towards.")],
-    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8,
-    steps: Annotated[int, Parameter(help="Items on the way, the first unmoved.")] = 8,
-    strength: Annotated[float, Parameter(help="1 moves by the difference of the mean codes.")] = 1.0,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Move the codes of items from one class towards another; write the items and a picture of all.
-
-    Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
-    """
-    if not -float("inf") < strength < float("inf"):
-        raise ConfigError(f"--strength must be a number, not {strength}")
-    counts = at_least(1, n, "-n"), at_least(2, steps, "--steps")
-    walk = walking.write_edits(open_run(run), data, away, towards, *counts, strength, out)
-    return _tell(walk, f"{walk.facts['n']} items moved from {away} towards {towards}", json)
-
-
-def infill_command(
-    run: Path,
-    data: Items = None,
-    *,
-    keep: Annotated[float, Parameter(help="Share of places kept: the first, in raster order.")] = 0.5,
-    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8,
-    draws: Annotated[int, Parameter(help="How often the rest of each is drawn.")] = 6,
-    seed: Seed = 0,
-    out: Out = None,
-    json: Json = False,
-) -> None:
-    """Keep the first part of items and draw the rest anew; write the results and a picture of all.
-
-    Args:
-        run: a run directory of a family that infills: an autoregressive model.
-    """
-    if not 0 < keep < 1:
-        raise ConfigError(f"--keep must be a share above 0 and below 1, not {keep}")
-    counts = at_least(1, n, "-n"), at_least(1, draws, "--draws")
-    walk = write_infills(open_run(run), data, *counts, keep, seed, out)
-    return _tell(walk, f"{walk.facts['n']} items, each completed {draws} times", json)
-
-
-def _tell(walk: walking.Walk, text: str, json: bool) -> None:
-    if json:
-        return emit({**walk.facts, "picture": str(walk.picture), "files": [str(f) for f in walk.files]})
-    print(f"{walk.picture}: {text}")
-    return None
 
 
 def evaluate_command(
@@ -656,15 +506,3 @@ def _models(nested: dict[str, dict[str, dict[str, str]]]) -> dict[str, dict[str,
     for name in found:
         registry.module_of(name)
     return found
-
-
-def parsed(values: dict[str, str]) -> dict[str, Any]:
-    """Read texts such as ``64``, ``true`` or ``[1, 2]`` as the values they spell; pydantic checks them."""
-    return {name.replace("-", "_"): _literal(name, text) for name, text in values.items()}
-
-
-def _literal(name: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"setting {name}: {text!r} is not a value") from error

@@ -23,7 +23,9 @@ COMMANDS = {
     "reconstruct": "Encode and decode items, and measure what is lost.",
     "interpolate": "Walk between the codes of pairs of items.",
     "traverse": "Vary single coordinates of an item's code.",
-    "infill": "Keep the first part of items and draw the rest anew.",
+    "infill": "Keep a part of items and draw the rest anew.",
+    "restore": "Restore images that are small, blurred or grey.",
+    "redraw": "Draw items anew from what noise leaves of them.",
     "edit": "Move the codes of items from one class towards another.",
     "evaluate": "Measure a trained run on its held-out data.",
     "samplers": "Set a diffusion model's samplers against one another, by network calls.",
@@ -35,8 +37,13 @@ COMMANDS = {
     "doctor": "Check this installation and machine.",
 }
 
-WRITING = ("continue", "translate", "chat", "reinforce")
-"""Commands in a module of their own."""
+ROOMS = {
+    **dict.fromkeys(("continue", "translate", "chat", "reinforce"), "writing"),
+    **dict.fromkeys(
+        ("encode", "reconstruct", "interpolate", "traverse", "edit", "infill", "restore", "redraw"), "editing"
+    ),
+}
+"""Modules of commands that are not in ``commands``."""
 
 EPILOGUES = dict.fromkeys(
     ("compare", "fit"), "--config FILE reads any of these from YAML; flags beside it win."
@@ -57,7 +64,7 @@ def app() -> App:
     )
     for name, text in COMMANDS.items():
         made.command(
-            f"genloom.cli.{'writing' if name in WRITING else 'commands'}:{name}_command",
+            f"genloom.cli.{ROOMS.get(name, 'commands')}:{name}_command",
             name=name,
             help=text,
             help_epilogue=EPILOGUES.get(name, ""),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from cyclopts import Parameter
 
 from genloom.core.errors import ConfigError
@@ -22,6 +23,12 @@ Json = Annotated[
 Seed = Annotated[int, Parameter(help="Decides all that is random.")]
 Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
 Training = Annotated[TrainConfig, Parameter(name="*")]
+Anew = Annotated[
+    dict[str, str],
+    Parameter(
+        name="model", help="Settings of how the model draws and scores, such as --model.sampling-steps 10."
+    ),
+]
 
 
 def at_least(least: int, value: int, name: str) -> int:
@@ -55,3 +62,15 @@ def spoken() -> str:
 def emit(value: Any) -> None:
     """Print strict JSON."""
     print(to_json(value))
+
+
+def parsed(values: dict[str, str]) -> dict[str, Any]:
+    """Read texts such as ``64``, ``true`` or ``[1, 2]`` as the values they spell; pydantic checks them."""
+    return {name.replace("-", "_"): _literal(name, text) for name, text in values.items()}
+
+
+def _literal(name: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"setting {name}: {text!r} is not a value") from error

@@ -17,14 +17,14 @@ from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
 from genloom.nn.decoding import Choice, Greedy
-from genloom.recipes import comparing, evaluating, fitting, rewarding
+from genloom.recipes import comparing, editing, evaluating, fitting, rewarding
 from genloom.recipes.continuing import Continuation, Precision, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.rewarding import Tuning
 from genloom.recipes.runs import Run, open_run
 from genloom.recipes.translating import Search, Translation, Translator
 from genloom.report.schema import Results
-from genloom.tasks import infilling, latents, scoring
+from genloom.tasks import infilling, latents, restoring, scoring
 from genloom.train.config import TrainConfig
 
 P = ParamSpec("P")
@@ -169,6 +169,46 @@ class Trained:
         x, known = tensor(evaluating.seen(self.run, self._checked(items))), torch.as_tensor(known)
         cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
         return self.run.view.decode(infilling.infill(self.model, x, known, seed=seed, cond=cond))
+
+    def restore(
+        self,
+        known: Tensor,
+        *,
+        given: editing.Given = "small",
+        blur: float = 1.5,
+        label: str | int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Return images (n, C, H, W) of which this is known.
+
+        Args:
+            known: pixels in the units of the data, of small images (n, C, h, w), each the average of a
+                square, of blurred ones (n, C, H, W), or of grey ones (n, 1, H, W).
+            blur: deviation in pixels of what made blurred ones.
+            label: a class by name or number, for a conditional model; none if absent.
+
+        Raises:
+            ConfigError, DataError: what is known does not fit the run's images.
+            Unsupported: the family cannot restore.
+        """
+        return editing.restored(self.run, self.model, torch.as_tensor(known), given, blur, label, seed)
+
+    def redraw(
+        self, items: Tensor, strength: float = 0.5, *, label: str | int | None = None, seed: int = 0
+    ) -> Tensor:
+        """Return items (n, ...) drawn anew from what noise leaves of them, in the data's own form.
+
+        Args:
+            strength: above 0 and at most 1, where next to nothing is left.
+            label: a class by name or number, for a conditional model; none if absent.
+
+        Raises:
+            DataError: the items are not of the data's form.
+            Unsupported: the family cannot redraw.
+        """
+        x = tensor(evaluating.seen(self.run, self._checked(items)))
+        cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
+        return self.run.view.decode(restoring.redraw(self.model, x, strength, seed=seed, cond=cond))
 
     @checked
     def continue_texts(

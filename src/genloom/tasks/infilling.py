@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from genloom.core.capabilities import Infill, need
 from genloom.core.errors import DataError
-from genloom.core.events import Value, stack, take, tensor
-from genloom.core.randomness import SampleNoise
-from genloom.tasks.sampling import MICRO_BATCH
+from genloom.core.events import Value, take, tensor
+from genloom.core.randomness import Noise
+from genloom.tasks.sampling import MICRO_BATCH, in_passes
 
 
 @torch.no_grad()
@@ -35,14 +35,11 @@ def infill(
     completer = need(model, Infill, "infill")
     model.eval()
     mask = _fitted(known, x)
-    parts = []
-    for start in range(0, len(x), micro_batch):
-        index = torch.arange(start, start + micro_batch)
-        rows = index.clamp_max(len(x) - 1)
-        part = None if cond is None else take(cond, rows)
-        filled = completer.infill(x[rows], mask[rows], SampleNoise(seed, index), part)
-        parts.append(take(filled, slice(0, len(x) - start)))
-    return stack(parts)
+
+    def draw(rows: Tensor, noise: Noise) -> Value:
+        return completer.infill(x[rows], mask[rows], noise, None if cond is None else take(cond, rows))
+
+    return in_passes(len(x), seed, micro_batch, draw)
 
 
 def _fitted(known: Tensor, x: Tensor) -> Tensor:

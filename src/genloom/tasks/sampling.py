@@ -1,13 +1,13 @@
 """Draw samples so that sample i of seed s is the same whatever the number asked for."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from genloom.core.capabilities import Sampler, need
 from genloom.core.events import Value, stack, take
-from genloom.core.randomness import SampleNoise
+from genloom.core.randomness import Noise, SampleNoise
 
 MICRO_BATCH = 64
 """Rows computed together; fixed and recorded, since a matrix product's last bits depend on it."""
@@ -36,15 +36,25 @@ def sample(
     """
     sampler = need(model, Sampler, "sample")
     model.eval()
-    return stack(list(_passes(sampler, n, seed, cond, micro_batch)))
+
+    def draw(rows: Tensor, noise: Noise) -> Value:
+        return sampler.sample(noise, None if cond is None else take(cond, rows))
+
+    return in_passes(n, seed, micro_batch, draw)
 
 
-def _passes(sampler: Sampler, n: int, seed: int, cond: Value | None, size: int) -> Iterator[Value]:
+def in_passes(n: int, seed: int, size: int, draw: Callable[[Tensor, Noise], Value]) -> Value:
+    """Return n items that are drawn ``size`` at a time; the last pass is filled up and its surplus dropped.
+
+    Args:
+        draw: draws items given their numbers below n, the last one repeated, and noise of their own.
+    """
+    parts = []
     for start in range(0, n, size):
         index = torch.arange(start, start + size)
-        part = None if cond is None else take(cond, index.clamp_max(n - 1))
-        drawn = sampler.sample(SampleNoise(seed, index), part)
-        yield take(drawn, slice(0, min(size, n - start)))
+        drawn = draw(index.clamp_max(n - 1), SampleNoise(seed, index))
+        parts.append(take(drawn, slice(0, n - start)))
+    return stack(parts)
 
 
 def balanced_labels(n: int, classes: int) -> Tensor:
