@@ -43,6 +43,7 @@ BUILT_IN: Mapping[str, str] = {
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
     "diffusion.edm": "genloom.families.diffusion_edm",
     "diffusion.flow_matching": "genloom.families.diffusion_flow_matching",
+    "diffusion.consistency": "genloom.families.diffusion_consistency",
     "energy.rbm": "genloom.families.energy_rbm",
     "seq.ngram": "genloom.families.seq_ngram",
     "seq.lstm": "genloom.families.seq_lstm",

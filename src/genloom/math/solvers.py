@@ -65,6 +65,18 @@ def ancestral(
     return x
 
 
+def renoised(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:
+    """Walk by estimates of where x leads, each put back into new noise.
+
+    Unlike those of a denoiser, the estimates must be draws of the data: those of a consistency model. Source:
+    Song et al. 2023, arXiv:2303.01469, algorithm 1.
+    """
+    for i in range(grid.moves):
+        x0 = denoise(x, i)
+        x = grid.alpha[i + 1] * x0 + grid.sigma[i + 1] * draw() if grid.sigma[i + 1] > 0 else x0
+    return x
+
+
 def revisited(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, times: int) -> Tensor:
     """Walk as ``ancestral`` does, each move but the last ``times`` over, with the noise put back between.
 
@@ -241,7 +253,7 @@ def _moments(h: Tensor, count: int) -> Tensor:
     return torch.stack(found[1:])
 
 
-SOLVERS: Mapping[SamplerName, Callable[..., Tensor]] = {
+SOLVERS: Mapping[SamplerName | Literal["consistency"], Callable[..., Tensor]] = {
     "ddpm": ancestral,
     "ddim": ddim,
     "heun": heun,
@@ -249,5 +261,6 @@ SOLVERS: Mapping[SamplerName, Callable[..., Tensor]] = {
     "dpm_solver_2m": dpm_solver_2m,
     "dpm_solver_2m_sde": dpm_solver_2m_sde,
     "unipc": unipc,
+    "consistency": renoised,
 }
 """By name, as each takes a denoiser, x, a grid and draws. All but ``heun`` call the denoiser once a move."""

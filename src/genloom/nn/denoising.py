@@ -8,6 +8,8 @@ B batch, S event shape, D scalars, E embedding, T steps of the bound, K strata.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +54,25 @@ Steer = Callable[[Estimate, Tensor, Tensor], Tensor]
 """Returns the estimate of x_0 to go by, given the model's own, x (B, *S) and sigma^2 / alpha."""
 
 
+@dataclass(frozen=True)
+class Scoring:
+    """How items are scored.
+
+    Args:
+        timesteps: T.
+        bound_terms: K.
+        by_ode: by densities, not by the variational bound.
+        tolerance: of the solver of densities and codes.
+        probes: random signs by which traces are estimated where they are not summed.
+    """
+
+    timesteps: int = 1000
+    bound_terms: int = 32
+    by_ode: bool = False
+    tolerance: float = 1e-4
+    probes: int = 1
+
+
 class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redrawer, Reversible):
     """A network that tells data from noise, the walks that sample with it, and the scores that it gives.
 
@@ -60,11 +81,6 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     Args:
         network: maps (B, *S) and an embedding (B, E) to (B, *S).
         embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E).
-        timesteps: T.
-        bound_terms: K.
-        tolerance: of the solver of densities and codes.
-        by_ode: score by densities, not by the variational bound.
-        probes: random signs by which traces are estimated where they are not summed.
     """
 
     def __init__(
@@ -75,17 +91,17 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         classes: int,
         course: Course,
         drawing: Drawing,
-        timesteps: int,
-        bound_terms: int,
-        tolerance: float,
-        by_ode: bool,
-        probes: int,
+        scoring: Scoring,
     ) -> None:
         super().__init__()
-        self.leaf, self.classes, self.course, self.drawing = leaf, classes, course, drawing
+        self.leaf, self.classes, self.course = leaf, classes, course
+        self.drawing, self.scoring = drawing, scoring
         self.network, self.embedding = network, embedding
-        self.timesteps, self.bound_terms = timesteps, bound_terms
-        self.tolerance, self.by_ode, self.probes = tolerance, by_ode, probes
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile what is called."""
+        self.network.compile(*args, **kwargs)
+        self.embedding.compile(*args, **kwargs)
 
     def output(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         """Return what the network says of x (B, *S) at times (B,)."""
@@ -234,7 +250,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """
         x = items(x, self.leaf.extents)
         label = labels_or_null(cond, self.classes, len(x))
-        value = self._density(x, label, noise) if self.by_ode else self._bound(x, label, noise)
+        value = self._density(x, label, noise) if self.scoring.by_ode else self._bound(x, label, noise)
         return LogProb(value.to(x.dtype), Bound.LOWER, given(cond))
 
     def _density(self, x: Tensor, label: Tensor, noise: Noise) -> Tensor:
@@ -247,7 +263,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         x, width = spread(x, self.leaf, noise)
         signs = None
         if self.leaf.dim > EXACT:
-            signs = 2 * noise.integers(2, self.probes, *self.leaf.extents).to(x).transpose(0, 1) - 1
+            signs = 2 * noise.integers(2, self.scoring.probes, *self.leaf.extents).to(x).transpose(0, 1) - 1
 
         def field(angle: Tensor, state: Tensor) -> Tensor:
             y = state[:-1].t().reshape(x.shape)
@@ -255,7 +271,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
             return torch.cat((moved.flatten(1).t(), trace[None]))
 
         start = torch.cat(((x / std).flatten(1).t(), x.new_zeros(1, len(x))))
-        end = dopri5(field, start, first, last, self.tolerance)
+        end = dopri5(field, start, first, last, self.scoring.tolerance)
         one = torch.ones_like(end[:1])
         log_p = bounds.gaussian_log_density(end[:-1], torch.zeros_like(one), one).sum(0)
         return log_p + end[-1] + self.leaf.dim * math.log(width / std)
@@ -272,7 +288,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         def field(angle: Tensor, state: Tensor) -> Tensor:
             return self._flow(state.t().reshape(y.shape), angle, label).flatten(1).t()
 
-        return dopri5(field, y.flatten(1).t(), start, end, self.tolerance).t().reshape(y.shape)
+        return dopri5(field, y.flatten(1).t(), start, end, self.scoring.tolerance).t().reshape(y.shape)
 
     def _flow(self, y: Tensor, angle: Tensor, label: Tensor) -> Tensor:
         """Return the derivative of y (B, *S) by the angle (B,)."""
@@ -292,7 +308,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
         Source: Ho et al. 2020, arXiv:2006.11239, equation 5.
         """
-        ranges = bounds.strata(2, self.timesteps, self.bound_terms)
+        ranges = bounds.strata(2, self.scoring.timesteps, self.scoring.bound_terms)
         index = bounds.draw_times(ranges, noise.uniform(len(ranges.count)))
         bound = self._decoder_term(x, label, noise) - self._prior_term(x)
         for j, count in enumerate(ranges.count.tolist()):
@@ -305,10 +321,10 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         Others are even in time. Data with levels need no place where these are told apart for certain.
         """
         path, width = PATHS[self.course.path], level_width(self.leaf)
-        first = path.end / self.timesteps
+        first = path.end / self.scoring.timesteps
         if width is not None:
             first = float(path.time(torch.tensor(width * HIDDEN, dtype=torch.float64)))
-        time = first + (index.double() - 1) / (self.timesteps - 1) * (path.end - first)
+        time = first + (index.double() - 1) / (self.scoring.timesteps - 1) * (path.end - first)
         seen, data = self.course.seen(time), index == 0
         return time, Mixture(seen.data.masked_fill(data, 1), seen.noise.masked_fill(data, 0))
 
@@ -319,7 +335,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
     def _prior_term(self, x0: Tensor) -> Tensor:
         """Return KL(q(x_T | x_0) || p(x_T)), (B,)."""
-        _, last = self._chain(torch.tensor([self.timesteps]))
+        _, last = self._chain(torch.tensor([self.scoring.timesteps]))
         seen = last.to(x0)
         variance = seen.noise.square()
         return bounds.gaussian_kl(seen.data * x0, variance, 0 * variance, variance).flatten(1).sum(1)

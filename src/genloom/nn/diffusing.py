@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from genloom.core import card
 from genloom.core.card import class_count
@@ -17,7 +17,7 @@ from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
-from genloom.nn.denoising import Diffusion, spread
+from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.unet import TimeLabelEmbedding, UNet
@@ -48,8 +48,8 @@ Places = card.Free[
 ]
 
 
-class Settings(card.Config):
-    """Settings of a diffusion model, its network, its samples, its scores and its training."""
+class Basics(card.Config):
+    """Settings of what a network learns along a path, of the network, its training and its samples."""
 
     path: Path = "cosine"
     prediction: Prediction = "v"
@@ -61,21 +61,9 @@ class Settings(card.Config):
     dequantise: bool = Field(
         False, description="train on data spread evenly within their levels, for densities"
     )
-    sampler: Sampler = "dpm_solver_2m"
     sampling_steps: Steps = 50
     grid: Places = "time"
-    eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
-    variance: card.Free[Variance] = Field(
-        "posterior",
-        description="of ddpm and the bound: posterior suits discrete data, forward smooth densities",
-    )
     clip: card.Free[bool] = Field(True, description="keep estimates of bounded data inside their bounds")
-    guidance_scale: card.Free[float] = Field(
-        1.0, ge=0, le=100, description="0 ignores the label, 1 follows it, more exaggerates it"
-    )
-    guidance_interval: card.Free[tuple[float, float]] = Field(
-        (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
-    )
     precision: card.Free[Literal["fp32", "bf16"]] = Field(
         "fp32", description="of the network as it draws; bf16 is faster where the machine knows it"
     )
@@ -83,20 +71,6 @@ class Settings(card.Config):
         "repaint", description="what makes samples agree with what is known of them"
     )
     revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
-    iterations: card.Free[int] = Field(
-        2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
-    )
-    likelihood: card.Free[Literal["bound", "ode"]] = Field(
-        "bound", description="of scores: the variational bound, or the density by the probability-flow ODE"
-    )
-    timesteps: card.Free[int] = Field(1000, ge=2, le=100_000, description="T of the variational bound")
-    bound_terms: card.Free[int] = Field(
-        32, ge=1, le=100_000, description="strata and network calls of the bound"
-    )
-    tolerance: card.Free[float] = Field(
-        1e-4, ge=1e-9, lt=0.1, description="of the solver of densities and codes"
-    )
-    probes: card.Free[int] = Field(1, ge=1, le=1000, description="signs for traces of over 64 values")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
     widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
     depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
@@ -121,15 +95,94 @@ class Settings(card.Config):
         if not isinstance(leaf.kind, Bounded):
             return cls(batch_size=256, **vectors)
         if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), bound_terms=16, lr=4e-3, batch_size=64, **small)
+            return cls(widths=(32, 64), lr=4e-3, batch_size=64, **small)
         return cls(patch=2)
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _fits_the_path(self) -> Self:
         if len(self.widths) != len(self.depths):
             raise ValueError("widths and depths must name the same number of levels")
         if self.prediction == "velocity" and self.path == "ve":
             raise ValueError("along ve the velocity is the noise: predict epsilon, or v")
+        return self
+
+    def diffusion(self, event: Event, cond: Event | None, drawing: Drawing, scoring: Scoring) -> Diffusion:
+        """Return an untrained model.
+
+        Raises:
+            ConfigError: the event has other values than real or scaled ones.
+        """
+        leaf, classes = flat_leaf(event), class_count(cond)
+        if not isinstance(leaf.kind, Bounded | Real):
+            raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
+        network: nn.Module = (
+            UNet(leaf.extents[0], self.embedding, self.widths, self.depths, self.patch)
+            if len(leaf.extents) == 3
+            else ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+        )
+        course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting)
+        embedding = TimeLabelEmbedding(self.embedding, classes)
+        return Diffusion(leaf, network, embedding, classes, course, drawing, scoring)
+
+    def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Return the data of a batch (B, *S) and its labels (B,), some of them hidden."""
+        x0 = tensor(batch["x"])
+        x0 = spread(x0, model.leaf, noise)[0] if self.dequantise else x0
+        label = labels_or_null(batch.get("cond"), model.classes, len(x0))
+        return x0, hide_labels(label, model.classes, self.label_dropout, noise)
+
+    def denoising(self, model: Diffusion, budget_share: float = 1.0) -> Stage:
+        """Return the stage in which a model learns to tell data from noise."""
+
+        def error(batch: Batch, noise: Noise, _: Clock) -> Loss:
+            x0, label = self.seen(model, batch, noise)
+            return Loss({self.prediction: model.denoising_error(x0, label, noise).mean()})
+
+        optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
+        objective = Objective(
+            {"denoiser": Group(model, optimiser)}, [Phase("denoise", ("denoiser",), error)], Average()
+        )
+        return Stage("diffusion", objective, self.batch_size, budget_share)
+
+
+class Settings(Basics):
+    """Settings of a diffusion model: besides the basics, how it draws and scores."""
+
+    sampler: Sampler = "dpm_solver_2m"
+    eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
+    variance: card.Free[Variance] = Field(
+        "posterior",
+        description="of ddpm and the bound: posterior suits discrete data, forward smooth densities",
+    )
+    guidance_scale: card.Free[float] = Field(
+        1.0, ge=0, le=100, description="0 ignores the label, 1 follows it, more exaggerates it"
+    )
+    guidance_interval: card.Free[tuple[float, float]] = Field(
+        (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
+    )
+    iterations: card.Free[int] = Field(
+        2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
+    )
+    likelihood: card.Free[Literal["bound", "ode"]] = Field(
+        "bound", description="of scores: the variational bound, or the density by the probability-flow ODE"
+    )
+    timesteps: card.Free[int] = Field(1000, ge=2, le=100_000, description="T of the variational bound")
+    bound_terms: card.Free[int] = Field(
+        32, ge=1, le=100_000, description="strata and network calls of the bound"
+    )
+    tolerance: card.Free[float] = Field(
+        1e-4, ge=1e-9, lt=0.1, description="of the solver of densities and codes"
+    )
+    probes: card.Free[int] = Field(1, ge=1, le=1000, description="signs for traces of over 64 values")
+
+    @classmethod
+    def suited(
+        cls, event: Event, vectors: Mapping[str, Any], small: Mapping[str, Any] = MappingProxyType({})
+    ) -> Self:
+        return super().suited(event, vectors, {"bound_terms": 16, **small})
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
         if self.prediction == "x0" and self.likelihood == "ode":
             raise ValueError("next to the data x0 says nothing of the noise: predict v for densities by ode")
         if self.guidance_interval[0] >= self.guidance_interval[1]:
@@ -137,55 +190,26 @@ class Settings(card.Config):
         return self
 
     def build(self, event: Event, cond: Event | None) -> Diffusion:
-        leaf = flat_leaf(event)
-        if not isinstance(leaf.kind, Bounded | Real):
-            raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
         if self.guidance_scale != 1 and not class_count(cond):
             raise ConfigError("a guidance_scale is for models with labels: leave it out, or give labels")
-        network: nn.Module = (
-            UNet(leaf.extents[0], self.embedding, self.widths, self.depths, self.patch)
-            if len(leaf.extents) == 3
-            else ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+        drawing = Drawing(
+            self.sampler,
+            self.sampling_steps,
+            self.grid,
+            self.clip,
+            self.precision == "bf16",
+            self.restoring,
+            self.revisits,
+            self.eta,
+            self.variance,
+            self.guidance_scale,
+            self.guidance_interval,
+            self.iterations,
         )
-        return Diffusion(
-            leaf,
-            network,
-            TimeLabelEmbedding(self.embedding, class_count(cond)),
-            class_count(cond),
-            Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting),
-            Drawing(
-                self.sampler,
-                self.sampling_steps,
-                self.grid,
-                self.eta,
-                self.variance,
-                self.guidance_scale,
-                self.guidance_interval,
-                self.clip,
-                self.precision == "bf16",
-                self.restoring,
-                self.revisits,
-                self.iterations,
-            ),
-            self.timesteps,
-            self.bound_terms,
-            self.tolerance,
-            self.likelihood == "ode",
-            self.probes,
-        )
+        by_ode = self.likelihood == "ode"
+        scoring = Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
+        return self.diffusion(event, cond, drawing, scoring)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Diffusion)
-
-        def denoising(batch: Batch, noise: Noise, _: Clock) -> Loss:
-            x0 = tensor(batch["x"])
-            x0 = spread(x0, model.leaf, noise)[0] if self.dequantise else x0
-            label = labels_or_null(batch.get("cond"), model.classes, len(x0))
-            label = hide_labels(label, model.classes, self.label_dropout, noise)
-            return Loss({self.prediction: model.denoising_error(x0, label, noise).mean()})
-
-        optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
-        objective = Objective(
-            {"denoiser": Group(model, optimiser)}, [Phase("denoise", ("denoiser",), denoising)], Average()
-        )
-        return [Stage("diffusion", objective, self.batch_size)]
+        return [self.denoising(model)]

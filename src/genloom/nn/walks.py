@@ -1,5 +1,6 @@
 """How samples are drawn by a diffusion model: by which solver, in how many calls, where, and how steered."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -36,30 +37,30 @@ class Drawing:
         sampler: of ``SOLVERS``.
         calls: of the network for a sample.
         grid: where these are.
+        clip: estimates of bounded data are kept inside their bounds.
+        bf16: the network works in bfloat16.
+        restoring: what makes samples agree with what is known.
+        revisits: how often ``repaint`` walks each move.
         eta: noise of ddim.
         variance: of ddpm.
         guidance_scale: 0 ignores the label, 1 follows it, more exaggerates it.
         guided: ratios of noise to data between which that is done, else 1 is. Kynkäänniemi et al. 2024,
             arXiv:2404.07724, equation 5.
-        clip: estimates of bounded data are kept inside their bounds.
-        bf16: the network works in bfloat16.
-        restoring: what makes samples agree with what is known.
-        revisits: how often ``repaint`` walks each move.
         iterations: of ``posterior``, at each call.
     """
 
-    sampler: SamplerName
+    sampler: SamplerName | Literal["consistency"]
     calls: int
     grid: GridName
-    eta: float
-    variance: Variance
-    guidance_scale: float
-    guided: tuple[float, float]
     clip: bool
     bf16: bool
     restoring: Restoring
     revisits: int
-    iterations: int
+    eta: float = 0.0
+    variance: Variance = "posterior"
+    guidance_scale: float = 1.0
+    guided: tuple[float, float] = (0.0, math.inf)
+    iterations: int = 1
 
     @property
     def moves(self) -> int:

@@ -254,7 +254,7 @@ def _prepare(
         "command": command,
     }
     run = Run(out, facts)
-    run.build()
+    run.config.stages(run.build())
     make_folder(out)
     run.update()
     return run
