@@ -38,7 +38,7 @@ def test_samples_and_scores_follow_them(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hidden": 9}, "hidden of diffusion.ddpm cannot be set for a trained model; what can: sampler, "),
+        ({"hidden": 9}, "hidden of diffusion.ddpm cannot be set for a trained model; what can: sampling_steps, "),
         ({"nothing": 9}, "nothing of diffusion.ddpm cannot be set"),
         ({"sampling_steps": 0}, "sampling_steps"),
         ({"sampler": "walk"}, "sampler"),
