@@ -361,8 +361,19 @@ def test_guidance_outside_its_interval_is_none() -> None:
     assert not torch.allclose(drawn[3.0, 0.0, 1e9], drawn[1.0, 0.0, 1e9])
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
+def test_a_guide_is_led_away_from(scale: float) -> None:
+    strong = exact_model(VECTOR, gaussian(MEAN, STD))
+    strong.guides = (exact_model(VECTOR, gaussian(MEAN + 1, 2 * STD), prediction="epsilon"),)
+    x, time = torch.randn(4, 2, generator=generator(1)).double(), torch.tensor([0.05, 0.2, 0.5, 0.9]).double()
+    x0, _ = strong.separated(x, time, strong.guided(x, time, torch.zeros(4, dtype=torch.int64), scale))
+    seen = strong.course.seen(time).to(x)
+    weak, own = gaussian(MEAN + 1, 2 * STD)(x, seen), gaussian(MEAN, STD)(x, seen)
+    torch.testing.assert_close(x0, torch.lerp(weak, own, scale))
+
+
 @pytest.mark.parametrize("event", [IMAGE, VECTOR])
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun", "churn"])
 def test_samples_do_not_depend_on_their_batch(event: Leaf, sampler: SamplerName) -> None:
     model, cond, some = (
         perturbed(event, sampler=sampler, guidance_scale=1.5),

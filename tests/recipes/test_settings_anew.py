@@ -38,7 +38,10 @@ def test_samples_and_scores_follow_them(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"hidden": 9}, "hidden of diffusion.ddpm cannot be set for a trained model; what can: sampling_steps, "),
+        (
+            {"hidden": 9},
+            "hidden of diffusion.ddpm cannot be set for a trained model; what can: ",
+        ),
         ({"nothing": 9}, "nothing of diffusion.ddpm cannot be set"),
         ({"sampling_steps": 0}, "sampling_steps"),
         ({"sampler": "walk"}, "sampler"),
@@ -47,6 +50,20 @@ def test_samples_and_scores_follow_them(folder: Path) -> None:
 def test_others_are_refused(folder: Path, settings: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         genloom.load(folder, **settings)
+
+
+def test_a_weaker_model_guides(folder: Path, tmp_path: Path) -> None:
+    weak = {"hidden": 4, "layers": 1, "prediction": "epsilon"}
+    genloom.fit("diffusion.ddpm", "two_moons", out=tmp_path / "weak", model=weak, train={"steps": 2})
+    plain = genloom.load(folder).sample(4)
+    guided = genloom.load(folder, guide=str(tmp_path / "weak"), guidance_scale=2.0).sample(4)
+    assert not torch.equal(guided, plain)
+    assert torch.equal(genloom.load(folder, guide=str(tmp_path / "weak")).sample(4), plain)
+    with pytest.raises(ConfigError, match="is not a run directory"):
+        genloom.load(folder, guide=str(tmp_path / "none"))
+    genloom.fit("diffusion.edm", "two_moons", out=tmp_path / "edm", model=weak, train={"steps": 2})
+    with pytest.raises(ConfigError, match="goes along ve, not cosine"):
+        genloom.load(folder, guide=str(tmp_path / "edm"))
 
 
 def test_a_model_that_is_refused_leaves_no_run(tmp_path: Path) -> None:

@@ -22,22 +22,9 @@ from genloom.core.randomness import Noise
 from genloom.math.mixtures import beside
 from genloom.math.paths import PATHS
 from genloom.nn.denoising import Diffusion, Scoring
-from genloom.nn.diffusing import Basics, Steps
+from genloom.nn.diffusing import ADOPTED, Basics, Steps
 from genloom.nn.starts import settings_of, start_from
 from genloom.nn.walks import GREATEST, LEAST, Drawing
-
-ADOPTED = (
-    "path",
-    "prediction",
-    "data_std",
-    "widths",
-    "depths",
-    "patch",
-    "hidden",
-    "layers",
-    "embedding",
-)
-"""Settings that a start decides."""
 
 SMOOTH = 0.00054
 """Of pseudo-Huber distances, times the square root of the values of an item. Song & Dhariwal 2024,

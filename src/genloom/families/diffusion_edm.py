@@ -6,13 +6,13 @@ from genloom.core import card
 from genloom.core.card import graded_image, real
 from genloom.core.events import Event
 from genloom.core.likelihood import Bound
-from genloom.nn.diffusing import DataStd, Path, Places, Ratios, Sampler, Settings, Steps
+from genloom.nn.diffusing import DataStd, PathSetting, Places, Ratios, Sampler, Settings, Steps
 
 
 class Config(Settings):
     """Settings of a diffusion model of Karras et al.; v along this path is their preconditioning."""
 
-    path: Path = "ve"
+    path: PathSetting = "ve"
     data_std: DataStd = 0.5
     ratios: Ratios = (-1.2, 1.2)
     sampler: Sampler = "heun"

@@ -9,13 +9,13 @@ from genloom.core import card
 from genloom.core.card import graded_image, real
 from genloom.core.events import Event
 from genloom.core.likelihood import Bound
-from genloom.nn.diffusing import Path, Prediction, Ratios, Sampler, Settings
+from genloom.nn.diffusing import PathSetting, Prediction, Ratios, Sampler, Settings
 
 
 class Config(Settings):
     """Settings of flow matching."""
 
-    path: Path = "straight"
+    path: PathSetting = "straight"
     prediction: Prediction = "velocity"
     ratios: Ratios = (0.0, 1.0)
     sampler: Sampler = "heun"

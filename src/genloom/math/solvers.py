@@ -18,7 +18,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 Draw = Callable[[], Tensor]
 """Returns standard normals (B, *S), new ones each time."""
 
-SamplerName = Literal["ddpm", "ddim", "heun", "adams", "dpm_solver_2m", "dpm_solver_2m_sde", "unipc"]
+SamplerName = Literal["ddpm", "ddim", "heun", "churn", "adams", "dpm_solver_2m", "dpm_solver_2m_sde", "unipc"]
 """A solver's name."""
 
 Variance = Literal["forward", "posterior"]
@@ -122,17 +122,43 @@ def heun(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:  # noqa
 
     Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1, in the coordinates x / alpha of its table 1.
     """
-    s = grid.ratio
     for i in range(grid.moves):
-        x0 = denoise(x, i)
-        moved = transfer(x, x0, grid, i, i + 1)
-        if s[i + 1] > 0 and s[i].isfinite():
-            later = denoise(moved, i + 1)
-            slope = _slope(x, x0, grid, i)
-            change = _slope(moved, later, grid, i + 1) - slope
-            moved = moved + grid.alpha[i + 1] * (s[i + 1] - s[i]) / 2 * change
-        x = moved
+        x = _averaged(denoise, x, grid, i)
     return x
+
+
+def churned(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:
+    """Walk as ``heun`` does from each odd place, to which noise leads from the even place before it.
+
+    Source: Karras et al. 2022, algorithm 2, with S_noise = 1; ``raised`` makes such a grid.
+    """
+    s = grid.ratio
+    for i in range(0, grid.moves, 2):
+        more = (s[i + 1] ** 2 - s[i] ** 2).clamp_min(0).sqrt()
+        x = grid.alpha[i + 1] * (x / grid.alpha[i] + more * draw())
+        x = _averaged(denoise, x, grid, i + 1)
+    return x
+
+
+def raised(ratio: Tensor, churn: float) -> Tensor:
+    """Return the ratios of places (K + 1,) with a noisier one after each but the last, (2 K + 1,).
+
+    Args:
+        churn: S_churn of Karras et al. 2022, algorithm 2.
+    """
+    moves = len(ratio) - 1
+    more = 1 + min(churn / moves, 2**0.5 - 1)
+    return torch.cat((torch.stack((ratio, more * ratio), 1).flatten()[:-2], ratio[-1:]))
+
+
+def _averaged(denoise: Denoise, x: Tensor, grid: Grid, i: int) -> Tensor:
+    """Move x from place i to the next by the mean of the slopes at both, where both are finite."""
+    s, x0 = grid.ratio, denoise(x, i)
+    moved = transfer(x, x0, grid, i, i + 1)
+    if s[i + 1] == 0 or s[i].isinf():
+        return moved
+    change = _slope(moved, denoise(moved, i + 1), grid, i + 1) - _slope(x, x0, grid, i)
+    return moved + grid.alpha[i + 1] * (s[i + 1] - s[i]) / 2 * change
 
 
 def _slope(x: Tensor, x0: Tensor, grid: Grid, i: int) -> Tensor:
@@ -253,7 +279,7 @@ def _moments(h: Tensor, count: int) -> Tensor:
     return torch.stack(found[1:])
 
 
-SOLVERS: Mapping[SamplerName | Literal["consistency"], Callable[..., Tensor]] = {
+SOLVERS: Mapping[str, Callable[..., Tensor]] = {
     "ddpm": ancestral,
     "ddim": ddim,
     "heun": heun,
@@ -261,6 +287,5 @@ SOLVERS: Mapping[SamplerName | Literal["consistency"], Callable[..., Tensor]] = 
     "dpm_solver_2m": dpm_solver_2m,
     "dpm_solver_2m_sde": dpm_solver_2m_sde,
     "unipc": unipc,
-    "consistency": renoised,
 }
-"""By name, as each takes a denoiser, x, a grid and draws. All but ``heun`` call the denoiser once a move."""
+"""By name, as each takes a denoiser, x, any grid and draws. All but ``heun`` call it once a move."""

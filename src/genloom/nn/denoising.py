@@ -35,7 +35,7 @@ from genloom.math.paths import PATHS
 from genloom.math.solvers import Grid
 from genloom.nn.courses import Course
 from genloom.nn.labels import labels_or_null
-from genloom.nn.walks import Drawing, places
+from genloom.nn.walks import Drawing
 
 NEAREST = 1e-4
 """Angle at which densities begin and, in time, estimates: some predictions are singular at the data."""
@@ -81,6 +81,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     Args:
         network: maps (B, *S) and an embedding (B, E) to (B, *S).
         embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E).
+
+    ``guides`` may hold a weaker model to be led away from; it is no part of this one.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         self.leaf, self.classes, self.course = leaf, classes, course
         self.drawing, self.scoring = drawing, scoring
         self.network, self.embedding = network, embedding
+        self.guides = tuple[Diffusion, ...]()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what is called."""
@@ -110,19 +113,27 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         return self.network(x / beside(seen.deviation(std), x), embedded).to(x.dtype)
 
     def guided(self, x: Tensor, time: Tensor, label: Tensor, scale: float) -> Tensor:
-        """Return (1 - g) times what is said without label plus g times that with it.
+        """Return (1 - g) times what is said without label, or by a weaker model, plus g times what is said.
 
-        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = w + 1; all predictions are affine
-        in epsilon.
+        Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = w + 1; Karras et al. 2024,
+        arXiv:2406.02507, equation 3. All predictions are affine in epsilon.
         """
-        null = torch.full_like(label, self.classes)
-        if scale == 1 or not self.classes:
+        if scale == 1 or not (self.classes or self.guides):
             return self.output(x, time, label)
+        if self.guides:
+            weaker = self._said_by(self.guides[0], x, time, label)
+            return torch.lerp(weaker, self.output(x, time, label), scale)
+        null = torch.full_like(label, self.classes)
         if scale == 0:
             return self.output(x, time, null)
         both = self.output(x.repeat(2, *(1,) * (x.dim() - 1)), time.repeat(2), torch.cat([null, label]))
         without, with_label = both.chunk(2)
         return torch.lerp(without, with_label, scale)
+
+    def _said_by(self, other: "Diffusion", x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        """Return what another model along the same path says, as this one would say it."""
+        x0, eps = other.separated(x, time, other.output(x, time, label))
+        return self.course.told(time).to(x).of(x0, eps)
 
     def separated(self, x: Tensor, time: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the data and the noise in x at times (B,) that follow from what the network says."""
@@ -152,7 +163,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         """Walk from noise to data; where the event has levels, return the nearest ones."""
-        times, walk = self._times(), self.drawing.walk()
+        times, walk = self.drawing.places(self.course.path), self.drawing.walk()
         start = self.course.seen(times[0]).noise * self._normals(noise)
         return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
 
@@ -173,7 +184,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
                 return self._clipped(found)
             return measurement.agreeing(self._clipped(estimate(x)), known)
 
-        times, walk = self._times(), drawing.walk_agreeing()
+        times, walk = self.drawing.places(self.course.path), drawing.walk_agreeing()
         start = self.course.seen(times[0]).noise * self._normals(noise)
         x = self._walked(start, times, walk, noise, cond, agreeing)
         return nearest_level(measurement.agreeing(x, known), self.leaf.kind)
@@ -186,13 +197,9 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     @torch.no_grad()
     def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
         """Hide items in noise and walk back, by the last moves. Meng et al. 2022, arXiv:2108.01073."""
-        moves, walk = self.drawing.moves, self.drawing.walk()
-        times = self._times()[moves - max(1, round(strength * moves)) :]
+        times, walk = self.drawing.places(self.course.path, strength), self.drawing.walk()
         start = self.course.seen(times[0]).of(items(x, self.leaf.extents), self._normals(noise))
         return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
-
-    def _times(self) -> Tensor:
-        return places(self.drawing.grid, self.course.path, self.drawing.moves)
 
     def _normals(self, noise: Noise) -> Tensor:
         return noise.normal(*self.leaf.extents).to(next(self.parameters()))

@@ -1,6 +1,8 @@
 """Settings that diffusion models share: each family is a point among them.  E embedding."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
@@ -20,10 +22,11 @@ from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.residual import ResidualMLP
+from genloom.nn.starts import settings_of, start_from
 from genloom.nn.unet import TimeLabelEmbedding, UNet
 from genloom.nn.walks import Drawing, GridName, Restoring
 
-Path = Annotated[PathName, Field(description="from data to noise")]
+PathSetting = Annotated[PathName, Field(description="from data to noise")]
 Prediction = Annotated[
     PredictionName, Field(description="what the network says; v keeps its meaning at both ends of a path")
 ]
@@ -39,7 +42,7 @@ Ratios = Annotated[
 Sampler = card.Free[
     Annotated[
         SamplerName,
-        Field(description="ddpm and ddim are of order 1, heun and dpm_solver_2m 2, adams and unipc more"),
+        Field(description="orders: ddpm, ddim 1; heun, churn, dpm_solver_2m 2; adams, unipc more"),
     ]
 ]
 Steps = card.Free[Annotated[int, Field(ge=1, le=100_000, description="network calls for one sample (NFE)")]]
@@ -48,10 +51,24 @@ Places = card.Free[
 ]
 
 
+ADOPTED = (
+    "path",
+    "prediction",
+    "data_std",
+    "widths",
+    "depths",
+    "patch",
+    "hidden",
+    "layers",
+    "embedding",
+)
+"""Settings that say what a network's weights mean."""
+
+
 class Basics(card.Config):
     """Settings of what a network learns along a path, of the network, its training and its samples."""
 
-    path: Path = "cosine"
+    path: PathSetting = "cosine"
     prediction: Prediction = "v"
     data_std: DataStd = 1.0
     ratios: Ratios = None
@@ -150,6 +167,9 @@ class Settings(Basics):
 
     sampler: Sampler = "dpm_solver_2m"
     eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
+    churn: card.Free[float] = Field(
+        20.0, ge=0, le=1000, description="noise put in by the sampler of that name: S_churn"
+    )
     variance: card.Free[Variance] = Field(
         "posterior",
         description="of ddpm and the bound: posterior suits discrete data, forward smooth densities",
@@ -159,6 +179,9 @@ class Settings(Basics):
     )
     guidance_interval: card.Free[tuple[float, float]] = Field(
         (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
+    )
+    guide: card.Free[str | None] = Field(
+        None, description="folder of a run of a weaker model, from which guidance leads away"
     )
     iterations: card.Free[int] = Field(
         2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
@@ -190,8 +213,8 @@ class Settings(Basics):
         return self
 
     def build(self, event: Event, cond: Event | None) -> Diffusion:
-        if self.guidance_scale != 1 and not class_count(cond):
-            raise ConfigError("a guidance_scale is for models with labels: leave it out, or give labels")
+        if self.guidance_scale != 1 and not class_count(cond) and self.guide is None:
+            raise ConfigError("a guidance_scale is for models with labels, or for those that have a guide")
         drawing = Drawing(
             self.sampler,
             self.sampling_steps,
@@ -205,10 +228,31 @@ class Settings(Basics):
             self.guidance_scale,
             self.guidance_interval,
             self.iterations,
+            self.churn,
         )
         by_ode = self.likelihood == "ode"
         scoring = Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
-        return self.diffusion(event, cond, drawing, scoring)
+        model = self.diffusion(event, cond, drawing, scoring)
+        if self.guide is not None:
+            model.guides = (self._weaker(event, cond, Path(os.path.expanduser(self.guide))),)
+        return model
+
+    def _weaker(self, event: Event, cond: Event | None, folder: Path) -> Diffusion:
+        """Return the model in a folder, to be led away from.
+
+        Raises:
+            ConfigError, DataError: there is none, or not along the same path, or of other data.
+        """
+        try:
+            settings = settings_of(folder, "diffusion.", ADOPTED)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        digest = settings.pop("start_sha256")
+        if settings["path"] != self.path:
+            raise ConfigError(f"the guide {folder} goes along {settings['path']}, not {self.path}")
+        model = type(self)(**settings).build(event, cond)
+        start_from(model, folder, digest)
+        return model.eval().requires_grad_(False)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Diffusion)

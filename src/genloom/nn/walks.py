@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genloom.math.paths import PATHS, PathName
-from genloom.math.solvers import SOLVERS, SamplerName, Variance, revisited
+from genloom.math.solvers import SOLVERS, SamplerName, Variance, churned, raised, renoised, revisited
 
 GridName = Literal["time", "karras", "log_snr"]
 """Even in time, in the seventh root of the ratio of noise to data, or in its logarithm."""
@@ -29,12 +29,20 @@ RHO = 7
 """Karras et al. 2022, table 1."""
 
 
+WALKS: Mapping[str, Callable[..., Tensor]] = {
+    **SOLVERS,
+    "churn": churned,
+    "consistency": renoised,
+}
+"""Ways from noise to data, by name."""
+
+
 @dataclass(frozen=True)
 class Drawing:
     """How samples are drawn.
 
     Args:
-        sampler: of ``SOLVERS``.
+        sampler: of ``WALKS``.
         calls: of the network for a sample.
         grid: where these are.
         clip: estimates of bounded data are kept inside their bounds.
@@ -47,6 +55,7 @@ class Drawing:
         guided: ratios of noise to data between which that is done, else 1 is. Kynkäänniemi et al. 2024,
             arXiv:2404.07724, equation 5.
         iterations: of ``posterior``, at each call.
+        churn: noise put in by the sampler of that name.
     """
 
     sampler: SamplerName | Literal["consistency"]
@@ -61,11 +70,21 @@ class Drawing:
     guidance_scale: float = 1.0
     guided: tuple[float, float] = (0.0, math.inf)
     iterations: int = 1
+    churn: float = 0.0
 
     @property
     def moves(self) -> int:
         """How many moves so many calls make."""
-        return -(-self.calls // 2) if self.sampler == "heun" else self.calls
+        return -(-self.calls // 2) if self.sampler in ("heun", "churn") else self.calls
+
+    def places(self, path: PathName, share: float = 1.0) -> Tensor:
+        """Return the times of the places of the last share of moves, at least one, to data, float64."""
+        last = max(1, round(share * self.moves))
+        times = places(self.grid, path, self.moves)[-1 - last :]
+        if self.sampler != "churn":
+            return times
+        seen, end = PATHS[path].at(times), PATHS[path].end
+        return PATHS[path].time(raised(seen.noise / seen.data, self.churn)).clamp(0, end)
 
     def walk(self) -> Callable[..., Tensor]:
         """Return the way from noise to data."""
@@ -73,7 +92,7 @@ class Drawing:
             "ddpm": {"variance": self.variance},
             "ddim": {"eta": self.eta},
         }
-        return partial(SOLVERS[self.sampler], **settings.get(self.sampler, {}))
+        return partial(WALKS[self.sampler], **settings.get(self.sampler, {}))
 
     def walk_agreeing(self) -> Callable[..., Tensor]:
         """Return the way from noise to data of which something is known."""
