@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from genloom.core.randomness import Noise
+from genloom.math.coupling import Coupling
 from genloom.math.mixtures import Mixture, PredictionName, determinant, prediction
 from genloom.math.paths import PATHS, PathName
 
@@ -31,6 +32,7 @@ class Course:
         ratios: mean and deviation of the logarithm of the ratio of noise to data at random times; times are
             even along the path if None.
         weighting: of squared errors.
+        coupling: of noise and data.
     """
 
     path: PathName
@@ -38,6 +40,7 @@ class Course:
     std: float
     ratios: tuple[float, float] | None
     weighting: Weighting
+    coupling: Coupling = "independent"
 
     def draw(self, noise: Noise) -> Tensor:
         """Draw a time for each item, (B,) float64."""

@@ -28,6 +28,7 @@ from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
 from genloom.math import bounds
+from genloom.math.coupling import optimal_pairs
 from genloom.math.inverse import masked, posterior_mean
 from genloom.math.mixtures import Mixture, beside, separate
 from genloom.math.ode import dopri5
@@ -116,7 +117,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """Return (1 - g) times what is said without label, or by a weaker model, plus g times what is said.
 
         Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = w + 1; Karras et al. 2024,
-        arXiv:2406.02507, equation 3. All predictions are affine in epsilon.
+        arXiv:2406.02507, section 4. All predictions are affine in epsilon.
         """
         if scale == 1 or not (self.classes or self.guides):
             return self.output(x, time, label)
@@ -143,6 +144,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """Return the weighted mean squared error of the network at one random time for each item, (B,)."""
         time = self.course.draw(noise)
         eps = noise.normal(*self.leaf.extents).to(x0)
+        if self.course.coupling == "optimal":
+            eps = optimal_pairs(x0, eps, label)
         x = self.course.seen(time).to(x0).of(x0, eps)
         target = self.course.told(time).to(x0).of(x0, eps)
         error = (self.output(x, time, label) - target).square().flatten(1).mean(1)

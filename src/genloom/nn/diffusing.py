@@ -15,6 +15,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Batch, Bounded, Event, Real, describe, flat_leaf, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
+from genloom.math.coupling import Coupling
 from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
@@ -74,6 +75,10 @@ class Basics(card.Config):
     ratios: Ratios = None
     weighting: Weighting = Field(
         "own", description="of errors: as the network says them, or by another prediction"
+    )
+    coupling: Coupling = Field(
+        "independent",
+        description="of noise and data; optimal pairs near ones in each batch, for straight ways",
     )
     dequantise: bool = Field(
         False, description="train on data spread evenly within their levels, for densities"
@@ -137,7 +142,7 @@ class Basics(card.Config):
             if len(leaf.extents) == 3
             else ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
         )
-        course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting)
+        course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
         embedding = TimeLabelEmbedding(self.embedding, classes)
         return Diffusion(leaf, network, embedding, classes, course, drawing, scoring)
 
