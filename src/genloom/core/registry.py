@@ -44,6 +44,7 @@ BUILT_IN: Mapping[str, str] = {
     "diffusion.edm": "genloom.families.diffusion_edm",
     "diffusion.flow_matching": "genloom.families.diffusion_flow_matching",
     "diffusion.consistency": "genloom.families.diffusion_consistency",
+    "diffusion.discrete": "genloom.families.diffusion_discrete",
     "energy.rbm": "genloom.families.energy_rbm",
     "seq.ngram": "genloom.families.seq_ngram",
     "seq.lstm": "genloom.families.seq_lstm",

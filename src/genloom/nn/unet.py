@@ -112,9 +112,10 @@ def doubled(x: Tensor) -> Tensor:
 
 
 class UNet(nn.Module):
-    """Maps images (B, C, H, W) of any size and an embedding (B, E) to images of the same shape.
+    """Maps images (B, C, H, W) of any size and an embedding (B, E) to images of the same size.
 
     Args:
+        outputs: their channels, C if none.
         widths: channels of each level, finest first; each level halves the size.
         depths: residual blocks of each level, on the way down and again on the way up.
         patch: side of the squares that are folded into channels first, so that all levels are smaller.
@@ -124,7 +125,13 @@ class UNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int, embedding: int, widths: Sequence[int], depths: Sequence[int], patch: int = 1
+        self,
+        channels: int,
+        embedding: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        patch: int = 1,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
@@ -136,7 +143,7 @@ class UNet(nn.Module):
         self.ups = nn.ModuleList(Chain(w, embedding, d) for w, d in zip(widths, depths, strict=True))
         self.grows = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
         self.norm = group_norm(widths[0])
-        self.head = nn.Conv2d(widths[0], folded, 3, padding=1)
+        self.head = nn.Conv2d(widths[0], (outputs or channels) * patch**2, 3, padding=1)
         silence(self.head)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:

@@ -164,6 +164,8 @@ def samples_do_not_see_each_other(case: Case) -> None:
 
 def infilling_keeps_what_is_known(case: Case) -> None:
     """Items are completed legally, keep what is known, and see neither each other nor what is not known."""
+    if isinstance(case.data, Padded):
+        return infilling_keeps_sequences(case)
     x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
     known = torch.rand(x.shape, generator=generator("testing")) < 0.5
     completer = as_capability(case, Infill)
@@ -178,6 +180,21 @@ def infilling_keeps_what_is_known(case: Case) -> None:
     require(torch.equal(infill(torch.where(known, x, others)), filled), "unknown places have an effect")
     beside = infill(torch.cat([x[:3], others[3:]]))
     require(torch.equal(beside[:3], filled[:3]), "an item depends on the others of its batch")
+
+
+def infilling_keeps_sequences(case: Case) -> None:
+    """Sequences are completed legally and keep every known symbol, with an end no earlier."""
+    x = case.items(BATCH)
+    assert isinstance(x, Padded)
+    there = torch.arange(x.values.shape[1]) < x.lengths[:, None]
+    known = there & (torch.rand(there.shape, generator=generator("testing")) < 0.5)
+    with torch.no_grad():
+        filled = as_capability(case, Infill).infill(x, known, row_noise(BATCH), case.given(BATCH))
+    require_legal(case.event, filled, BATCH)
+    assert isinstance(filled, Padded)
+    kept = torch.arange(known.shape[1]) < filled.lengths[:, None]
+    require(bool((kept | ~known).all()), "an item ends before a known symbol")
+    require(torch.equal(filled.values[known], x.values[known]), "a known symbol is not kept")
 
 
 def restoring_agrees(case: Case) -> None:
