@@ -38,10 +38,31 @@ def test_every_sampler_runs(folder: Path) -> None:
     assert len(said) == len(SAMPLERS)
 
 
+def test_several_models_and_single_points_in_one_picture(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = {"hidden": 8, "layers": 1}
+    fast = genloom.fit(
+        "diffusion.consistency", "two_moons", out=tmp_path / "fast", model=model, train={"steps": 4}
+    )
+    options = ["--samplers", "ddim", "--calls", "2", "--also", "ddpm:7", "--limit", "40", "--json"]
+    main(["samplers", str(folder), str(fast.run.folder), *options])
+    heats = json.loads(capsys.readouterr().out)
+    assert [(heat["sampler"], heat["calls"]) for heat in heats] == [
+        ("ddim", 2),
+        ("ddpm", 7),
+        ("diffusion.consistency", 2),
+    ]
+
+
 def test_refusals(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="sampler"):
         race(open_run(folder), ["walk"], [2])
-    for flag, words in (("--calls=a", "whole numbers"), ("--calls=0", "at least 1")):
+    for flag, words in (
+        ("--calls=a", "whole numbers"),
+        ("--calls=0", "at least 1"),
+        ("--also=ddpm", "whole numbers"),
+    ):
         with pytest.raises(SystemExit) as stopped:
             main(["samplers", str(folder), flag])
         assert stopped.value.code == 2

@@ -179,8 +179,10 @@ def sample_command(
     drawn = write_samples(opened, n, seed=seed, label=label, given=_values(given), out=out)
     if json:
         files = [str(file) for file in drawn.files]
-        return emit({"n": n, "seed": seed, "picture": str(drawn.picture), "files": files})
-    print(f"{drawn.picture}: {n} samples of {opened.family}, seed {seed}")
+        told = {"n": n, "seed": seed, "seconds": drawn.seconds, "picture": str(drawn.picture)}
+        return emit({**told, "files": files})
+    speed = f"{drawn.seconds:.1f} s, {n / drawn.seconds:,.0f} a second"
+    print(f"{drawn.picture}: {n} samples of {opened.family}, seed {seed}, in {speed}")
     return None
 
 
@@ -243,10 +245,10 @@ def evaluate_command(
 
 
 def samplers_command(
-    run: Path,
-    *,
+    *runs: Path,
     samplers: Annotated[str, Parameter(help="Names, separated by commas; all if absent.")] = "",
     calls: Annotated[str, Parameter(help="Network calls a sample, separated by commas.")] = "5,10,20,50",
+    also: Annotated[str, Parameter(help="Single points besides, such as ddpm:1000,ddim:100.")] = "",
     limit: Annotated[int, Parameter(help="Most test items, and samples, to use.")] = MAX_ITEMS,
     model: Anew | None = None,
     out: Out = None,
@@ -255,16 +257,29 @@ def samplers_command(
     """Draw by each sampler with different numbers of network calls, from the same noise, and measure.
 
     Args:
-        run: a run directory of a diffusion model.
+        runs: run directories of diffusion models, all in one picture.
     """
-    opened = open_run(run).with_settings(parsed(model or {}))
+    if not runs:
+        raise ConfigError("samplers needs the run directory of a diffusion model, or several")
     names = [name.strip() for name in samplers.split(",") if name.strip()] or racing.SAMPLERS
-    counts = [at_least(1, _whole(part, "--calls"), "--calls") for part in calls.split(",")]
-    heats = racing.race(opened, names, counts, limit=at_least(LEAST_ITEMS, limit, "--limit"), say=speaker())
-    picture = racing.write_race(heats, out or run / "samplers")
+    counts = [_whole(part, "--calls") for part in calls.split(",")]
+    points = [(name.strip(), _whole(n, "--also")) for name, _, n in _pairs(also)]
+    limit, heats = at_least(LEAST_ITEMS, limit, "--limit"), list[racing.Heat]()
+    for run in runs:
+        opened = open_run(run).with_settings(parsed(model or {}))
+        heats += racing.race(opened, names, counts, also=points, limit=limit, say=speaker())
+    picture = racing.write_race(heats, out or runs[0] / "samplers")
     if json:
         return emit([heat.to_json() for heat in heats])
-    table = Table("sampler", "calls", "Fréchet", "95% interval", "kernel", "ms a sample", title=str(run))
+    table = Table(
+        "sampler",
+        "calls",
+        "Fréchet",
+        "95% interval",
+        "kernel",
+        "ms a sample",
+        title=", ".join(map(str, runs)),
+    )
     for heat in heats:
         span = f"{heat.frechet.lo:.4g} – {heat.frechet.hi:.4g}"
         shown = (f"{heat.frechet.value:.4g}", span, f"{heat.kernel.value:.3g}", f"{heat.milliseconds:.3g}")
@@ -274,9 +289,14 @@ def samplers_command(
     return None
 
 
+def _pairs(text: str) -> list[tuple[str, str, str]]:
+    return [part.partition(":") for part in text.split(",") if part.strip()]
+
+
 def _whole(text: str, name: str) -> int:
+    """Read a whole number, at least 1."""
     try:
-        return int(text)
+        return at_least(1, int(text), name)
     except ValueError:
         raise ConfigError(f"{name} takes whole numbers such as 5,10,20, not {text.strip()!r}") from None
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from genloom.core import card
 from genloom.core.card import class_count
 from genloom.core.errors import ConfigError
-from genloom.core.events import Batch, Bounded, Event, Real, describe, flat_leaf, tensor
+from genloom.core.events import Batch, Bounded, Event, Leaf, Real, describe, flat_leaf, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math.coupling import Coupling
@@ -21,6 +21,7 @@ from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
+from genloom.nn.dit import DiT
 from genloom.nn.labels import hide_labels, labels_or_null
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.starts import settings_of, start_from
@@ -56,9 +57,13 @@ ADOPTED = (
     "path",
     "prediction",
     "data_std",
+    "network",
     "widths",
     "depths",
     "patch",
+    "dit_width",
+    "dit_layers",
+    "dit_heads",
     "hidden",
     "layers",
     "embedding",
@@ -94,9 +99,15 @@ class Basics(card.Config):
     )
     revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
+    network: Literal["unet", "dit"] = Field(
+        "unet", description="of images: convolutions, or a transformer of patches"
+    )
     widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
     depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
-    patch: int = Field(1, ge=1, description="side of the squares folded into channels before the U-Net")
+    patch: int = Field(1, ge=1, description="side of the squares folded into channels first")
+    dit_width: int = Field(192, ge=4, description="values of a patch in the transformer")
+    dit_layers: int = Field(6, ge=1, description="its blocks")
+    dit_heads: int = Field(3, ge=1, description="of its attention")
     hidden: int = Field(256, ge=1, description="width of the network of vectors")
     layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
     embedding: int = Field(128, ge=4, multiple_of=4, description="E")
@@ -124,6 +135,8 @@ class Basics(card.Config):
     def _fits_the_path(self) -> Self:
         if len(self.widths) != len(self.depths):
             raise ValueError("widths and depths must name the same number of levels")
+        if self.dit_width % (4 * self.dit_heads):
+            raise ValueError("dit_width must be four times a multiple of dit_heads")
         if self.prediction == "velocity" and self.path == "ve":
             raise ValueError("along ve the velocity is the noise: predict epsilon, or v")
         return self
@@ -137,14 +150,19 @@ class Basics(card.Config):
         leaf, classes = flat_leaf(event), class_count(cond)
         if not isinstance(leaf.kind, Bounded | Real):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
-        network: nn.Module = (
-            UNet(leaf.extents[0], self.embedding, self.widths, self.depths, self.patch)
-            if len(leaf.extents) == 3
-            else ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
-        )
         course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
         embedding = TimeLabelEmbedding(self.embedding, classes)
-        return Diffusion(leaf, network, embedding, classes, course, drawing, scoring)
+        return Diffusion(leaf, self._network(leaf), embedding, classes, course, drawing, scoring)
+
+    def _network(self, leaf: Leaf) -> nn.Module:
+        """Return a network from items and embeddings to items."""
+        if len(leaf.extents) != 3:
+            return ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+        channels = leaf.extents[0]
+        if self.network == "dit":
+            sizes = self.dit_width, self.dit_layers, self.dit_heads
+            return DiT(channels, self.embedding, *sizes, self.patch)
+        return UNet(channels, self.embedding, self.widths, self.depths, self.patch)
 
     def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
         """Return the data of a batch (B, *S) and its labels (B,), some of them hidden."""

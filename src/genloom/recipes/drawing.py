@@ -1,5 +1,6 @@
 """Draw samples from a run and write them to files, with one picture of all."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +21,11 @@ MARK = "samples.json"
 
 @dataclass(frozen=True)
 class Drawn:
-    """Where samples were written: a file or more, and a picture of all."""
+    """Where samples were written, a file or more and a picture of all, and the seconds that drawing took."""
 
     picture: Path
     files: list[Path]
+    seconds: float
 
 
 def conditions_for(
@@ -74,7 +76,9 @@ def write_samples(
     folder = check_folder(
         out or run.folder / "samples" / _name(seed, n, label, {**(given or {}), **anew}), MARK
     )
-    items = run.sample(run.load(), n, seed=seed, cond=conditions)
+    model, began = run.load(), time.perf_counter()
+    items = run.sample(model, n, seed=seed, cond=conditions)
+    seconds = time.perf_counter() - began
     labels = tensor(conditions).tolist() if run.classes and conditions is not None else None
     classes = None if labels is None else [run.classes[i] for i in labels]
     files = run.modality.write(items, classes, folder)
@@ -82,7 +86,7 @@ def write_samples(
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
     facts |= {"given": dict(given or {}), "settings": anew}
     write_atomically(folder / MARK, to_json(facts).encode())
-    return Drawn(path, files)
+    return Drawn(path, files, seconds)
 
 
 def check_folder(folder: Path, mark: str) -> Path:

@@ -1,5 +1,6 @@
 """The samplers of one model against one another: quality of samples by the network calls that they took."""
 
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,26 +44,30 @@ def race(
     samplers: Sequence[str] = SAMPLERS,
     calls: Sequence[int] = CALLS,
     *,
+    also: Sequence[tuple[str, int]] = (),
     limit: int = MAX_ITEMS,
     say: Callable[[str], None] = print,
 ) -> list[Heat]:
     """Draw from the same first noise by every sampler with every number of calls, and measure the samples.
 
+    A family with one sampler of its own takes part under its name.
+
     Args:
+        also: samplers with numbers of calls besides.
         limit: at most this many test items are used, and as many samples drawn.
 
     Raises:
-        Unsupported: the model has no choice of samplers.
+        Unsupported: the model has no choice of calls.
         ConfigError: there is no such sampler.
         DataError: the data are gone or have changed.
     """
-    if "sampler" not in type(run.config).free():
+    free = type(run.config).free()
+    if "sampling_steps" not in free:
         raise Unsupported(f"{run.family} has no choice of samplers: a diffusion model has")
-    runs = {
-        (name, n): run.with_settings({"sampler": name, "sampling_steps": n})
-        for name in samplers
-        for n in calls
-    }
+    runs = {(run.family, n): run.with_settings({"sampling_steps": n}) for n in calls}
+    if "sampler" in free:
+        pairs = [*itertools.product(samplers, calls), *also]
+        runs = {(name, n): run.with_settings({"sampler": name, "sampling_steps": n}) for name, n in pairs}
     dataset = data_of(run)
     check_same_data(run, dataset)
     features, test = features_for(dataset), held_out(dataset, limit)
