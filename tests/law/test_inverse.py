@@ -8,7 +8,7 @@ from test_denoising import VECTOR, Basis, Expectation, exact_model, gaussian, no
 from torch import Tensor
 from torch.nn import functional as F
 
-from genloom.core.events import Leaf, Real, tensor
+from genloom.core.events import Bounded, Leaf, Real, tensor
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import SampleNoise, generator
 from genloom.math.inverse import averaged, blurred, luminance, masked
@@ -114,6 +114,19 @@ def test_revisits_bring_estimates_nearer_to_what_is_known() -> None:
         gaps.append(float((mean - true_mean).abs().max()))
     assert gaps[0] > gaps[1] > gaps[2]
     assert gaps[2] < 0.15 * gaps[0]
+
+
+@pytest.mark.parametrize("restoring", ["projection", "repaint", "posterior"])
+def test_colours_have_the_luminance_of_the_grey_level_by_level(restoring: Restoring) -> None:
+    event = Leaf((3, 6, 5), Bounded(-1, 1, levels=256))
+    levels = torch.randint(0, 256, (4, 3, 6, 5), generator=generator(4))
+    grey = luminance().measure(levels.double()).round()
+    model = exact_model(event, lambda x, seen: 0.9 * x.sin(), restoring=restoring, sampling_steps=5)  # noqa: ARG005
+    drawn = tensor(model.restore(luminance(), grey * (2 / 255) - 1, noise(4)))
+    found = (drawn + 1) * 127.5
+    assert torch.equal(found.round(), found.round().clamp(0, 255))
+    assert torch.equal(luminance().measure(found).round(), grey)
+    assert not torch.allclose(found[:, 0], found[:, 1]), "there is colour"
 
 
 def test_projection_draws_independent_values_as_they_are() -> None:

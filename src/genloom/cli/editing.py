@@ -227,6 +227,8 @@ def _opened(run: Path, settings: dict[str, str] | None) -> Run:
 
 def _figures(facts: dict[str, Any]) -> Iterator[str]:
     """Say how near what was drawn is to what was there, and what could be had without a model."""
+    if "known_kept" in facts:
+        yield f"of what was known, to the nearest level, {facts['known_kept']:.2%} is found in what was drawn"
     for name, value in facts.get("psnr", {}).items():
         yield f"{WORDS[name]}: PSNR {value:.2f} dB"
     for name, kept in facts.get("class_kept", {}).items():

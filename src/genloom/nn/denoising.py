@@ -44,6 +44,9 @@ NEAREST = 1e-4
 HIDDEN = 1 / 3
 """Ratio of noise to the width of a level at the first place of bounds: less tells nothing, and costs."""
 
+TURNS = 100
+"""Of putting restored items inside their bounds and right again."""
+
 EXACT = 64
 """Scalars up to which traces are summed exactly."""
 
@@ -190,7 +193,15 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         times, walk = self.drawing.places(self.course.path), drawing.walk_agreeing()
         start = self.course.seen(times[0]).noise * self._normals(noise)
         x = self._walked(start, times, walk, noise, cond, agreeing)
-        return nearest_level(measurement.agreeing(x, known), self.leaf.kind)
+        return nearest_level(self._settled(measurement, x, known), self.leaf.kind)
+
+    def _settled(self, measurement: Measurement, x: Tensor, known: Tensor) -> Tensor:
+        """Return items near x that agree with what is known and are inside their bounds, by turns."""
+        x, kind = measurement.agreeing(x, known), self.leaf.kind
+        if isinstance(kind, Bounded):
+            for _ in range(TURNS):
+                x = measurement.agreeing(x.clamp(kind.lo, kind.hi), known)
+        return x
 
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
         """Restore items of which some values are known."""

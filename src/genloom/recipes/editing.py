@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import Infill, Redrawer, Restorer, need
 from genloom.core.errors import ConfigError, DataError
-from genloom.core.events import flat_leaf, tensor
+from genloom.core.events import flat_leaf, nearest_level, tensor
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import generator
 from genloom.math.inverse import averaged, blurred, luminance
@@ -173,12 +173,13 @@ def write_restorations(
     need(model, Restorer, "restore")
     split, x, cond = _opened(run, source, wanted)
     harm = damage(given, image_shape(run), factor, blur)
-    known = harm.measurement.measure(x)
+    known = nearest_level(harm.measurement.measure(x), flat_leaf(run.view.event).kind)
     drawn = tensor(restoring.restore(model, harm.measurement, known, seed=wanted.seed, cond=cond))
     plain = run.view.decode(harm.plain(known[:: wanted.draws]))
-    gap = float((harm.measurement.measure(drawn) - known).abs().max()) / 2
+    again = nearest_level(harm.measurement.measure(drawn), flat_leaf(run.view.event).kind)
+    kept = float(torch.isclose(again, known, atol=1e-4).double().mean())
     settings: dict[Given, dict[str, float]] = {"small": {"factor": factor}, "blurred": {"blur": blur}}
-    facts = {"given": given, **settings.get(given, {}), "largest_disagreement": gap}
+    facts = {"given": given, **settings.get(given, {}), "known_kept": kept}
     return _kept(run, folder, plain, run.view.decode(drawn), split, wanted, facts)
 
 
