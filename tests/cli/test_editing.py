@@ -101,6 +101,15 @@ def test_images_are_restored_and_redrawn_in_python() -> None:
 
 
 @pytest.mark.usefixtures("noised")
+def test_samples_follow_a_reward_in_python() -> None:
+    trained = genloom.load("noised", sampling_steps=4)
+    plain = trained.sample_towards(lambda x: 0 * x.flatten(1).sum(1), 5)
+    bright = trained.sample_towards(lambda x: 3 * x.flatten(1).sum(1), 5)
+    assert bright.dtype == plain.dtype
+    assert bright.double().mean() > plain.double().mean()
+
+
+@pytest.mark.usefixtures("noised")
 def test_what_cannot_be_restored_is_refused(refused: Callable[..., str]) -> None:
     assert refused("restore", "noised", "--factor", 3) == "squares of side 3 do not divide the sides 8 and 8"
     grey = "grey is for images of 3 colours, and these have 1"

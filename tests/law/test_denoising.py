@@ -361,6 +361,15 @@ def test_guidance_outside_its_interval_is_none() -> None:
     assert not torch.allclose(drawn[3.0, 0.0, 1e9], drawn[1.0, 0.0, 1e9])
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "heun"])
+def test_a_linear_reward_moves_normal_data_by_its_covariance(sampler: SamplerName) -> None:
+    settings = {"sampler": sampler, "sampling_steps": 200, "variance": "forward"}
+    model, wanted = exact_model(VECTOR, gaussian(MEAN, STD), **settings), torch.tensor([2.0, -0.5]).double()
+    centre, *moved = model.sample_towards(lambda x: x @ wanted, Basis(203))
+    assert torch.allclose(centre, MEAN + STD**2 * wanted, atol=0.02)
+    assert (((torch.stack(moved) - centre).square().sum(0).sqrt() / STD - 1).abs() < 0.01).all()
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5])
 def test_a_guide_is_led_away_from(scale: float) -> None:
     strong = exact_model(VECTOR, gaussian(MEAN, STD))

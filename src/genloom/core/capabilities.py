@@ -4,6 +4,7 @@ Shapes: B batch. A condition ``cond`` is a value of the condition event or None 
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -67,6 +68,21 @@ class Redrawer(ABC):
             x: items (B, *S), legal or not, such as a sketch.
             strength: above 0 and at most 1, where next to nothing is kept.
             noise: a row for each item.
+        """
+
+
+class Steerable(ABC):
+    """Draws items of which some are wanted more than others."""
+
+    @abstractmethod
+    def sample_towards(
+        self, reward: Callable[[Tensor], Tensor], noise: Noise, cond: Value | None = None
+    ) -> Value:
+        """Draw one item for each row of ``noise``, about as p(x | cond) exp(reward(x)) up to a constant.
+
+        Args:
+            reward: maps items (B, *S), in the units of the event and not on its levels, to nats (B,), each
+                item's its own; differentiable. The logarithm of a classifier's probability is one.
         """
 
 
@@ -189,6 +205,7 @@ CAPABILITIES: tuple[type, ...] = (
     Infill,
     Restorer,
     Redrawer,
+    Steerable,
     Likelihood,
     NextSymbol,
     Aligner,

@@ -22,6 +22,7 @@ from genloom.core.capabilities import (
     Restorer,
     Reversible,
     Sampler,
+    Steerable,
 )
 from genloom.core.events import Bounded, Leaf, Value, items, nearest_level, tensor
 from genloom.core.likelihood import Bound, LogProb, given
@@ -77,7 +78,7 @@ class Scoring:
     probes: int = 1
 
 
-class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redrawer, Reversible):
+class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redrawer, Steerable, Reversible):
     """A network that tells data from noise, the walks that sample with it, and the scores that it gives.
 
     Its densities count as bounds, as the variational bound does, so that the kind of a score is known.
@@ -172,6 +173,27 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         times, walk = self.drawing.places(self.course.path), self.drawing.walk()
         start = self.course.seen(times[0]).noise * self._normals(noise)
         return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
+
+    @torch.no_grad()
+    def sample_towards(
+        self, reward: Callable[[Tensor], Tensor], noise: Noise, cond: Value | None = None
+    ) -> Value:
+        """Walk from noise to data by estimates that are moved up the reward's slope at what x leads to.
+
+        Exact for normal data and linear rewards. Source: Dhariwal & Nichol 2021, arXiv:2105.05233, algorithm
+        2; that rewards are those of estimates, Chung et al. 2023, arXiv:2209.14687, section 3.2.
+        """
+
+        def moved(estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:
+            with torch.enable_grad():
+                x = x.detach().requires_grad_()
+                x0 = estimate(x)
+                (slope,) = torch.autograd.grad(reward(x0).sum(), x)
+            return self._clipped(x0.detach() + scale.to(x0) * slope)
+
+        times, walk = self.drawing.places(self.course.path), self.drawing.walk()
+        start = self.course.seen(times[0]).noise * self._normals(noise)
+        return nearest_level(self._walked(start, times, walk, noise, cond, moved), self.leaf.kind)
 
     @torch.no_grad()
     def restore(

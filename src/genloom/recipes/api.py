@@ -24,7 +24,7 @@ from genloom.recipes.rewarding import Tuning
 from genloom.recipes.runs import Run, open_run
 from genloom.recipes.translating import Search, Translation, Translator
 from genloom.report.schema import Results
-from genloom.tasks import infilling, latents, restoring, scoring
+from genloom.tasks import infilling, latents, restoring, sampling, scoring
 from genloom.train.config import TrainConfig
 
 P = ParamSpec("P")
@@ -81,6 +81,30 @@ class Trained:
         """
         cond = conditions_for(self.run, n, seed, label, given)
         return self.run.sample(self.model, n, seed=seed, cond=cond)
+
+    def sample_towards(
+        self,
+        reward: Callable[[Tensor], Tensor],
+        n: int,
+        *,
+        label: str | int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Draw n items, those of more reward more often.
+
+        Args:
+            reward: maps items (B, *S) as the model sees them, images from -1 to 1 and not on their levels, to
+                nats (B,); differentiable by torch. The logarithm of a classifier's probability is one.
+            label: a class by name or number, for a conditional model; none if absent.
+
+        Raises:
+            ConfigError: n is not positive, or there is no such class.
+            Unsupported: the family cannot be steered.
+        """
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, not {n}")
+        cond = None if label is None else conditions_for(self.run, n, seed, label, None)
+        return self.run.view.decode(sampling.sample_towards(self.model, n, reward, seed=seed, cond=cond))
 
     @checked
     def write(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from genloom.core.capabilities import Sampler, need
+from genloom.core.capabilities import Sampler, Steerable, need
 from genloom.core.events import Value, stack, take
 from genloom.core.randomness import Noise, SampleNoise
 
@@ -39,6 +39,30 @@ def sample(
 
     def draw(rows: Tensor, noise: Noise) -> Value:
         return sampler.sample(noise, None if cond is None else take(cond, rows))
+
+    return in_passes(n, seed, micro_batch, draw)
+
+
+@torch.no_grad()
+def sample_towards(
+    model: nn.Module,
+    n: int,
+    reward: Callable[[Tensor], Tensor],
+    *,
+    seed: int = 0,
+    cond: Value | None = None,
+    micro_batch: int = MICRO_BATCH,
+) -> Value:
+    """Draw n samples, those of more reward more often, as ``Steerable`` says.
+
+    Raises:
+        Unsupported: the model cannot be steered.
+    """
+    steerable = need(model, Steerable, "sample towards")
+    model.eval()
+
+    def draw(rows: Tensor, noise: Noise) -> Value:
+        return steerable.sample_towards(reward, noise, None if cond is None else take(cond, rows))
 
     return in_passes(n, seed, micro_batch, draw)
 

@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from genloom.core.capabilities import (
     Restorer,
     Reversible,
     Sampler,
+    Steerable,
     need,
 )
 from genloom.core.errors import DataError, GenloomError
@@ -230,6 +232,30 @@ def redrawing_keeps_some(case: Case) -> None:
     require(gaps[0] < gaps[1], "redrawn at little strength, items change as much as at full")
     beside = redraw(torch.cat([x[:3], others[3:]]), 0.05)
     require(torch.equal(beside[:3], little[:3]), "an item depends on the others of its batch")
+
+
+def steering_follows_the_reward(case: Case) -> None:
+    """Samples are legal, as ever where the reward is even, else other ones, and do not see each other."""
+    near, far = torch.arange(BATCH), torch.arange(BATCH)
+    far[3:] += 1000
+    steerable, labels = as_capability(case, Steerable), case.given(BATCH)
+
+    def draw(scale: float, index: Tensor) -> Tensor:
+        with torch.no_grad():
+            reward = partial(_summed, scale=scale)
+            return tensor(steerable.sample_towards(reward, SampleNoise(0, index), labels))
+
+    with torch.no_grad():
+        free = tensor(sampler(case).sample(SampleNoise(0, near), labels))
+    steered = draw(0.01, near)
+    require_legal(case.event, steered, BATCH)
+    require(torch.allclose(draw(0.0, near), free, atol=1e-4), "an even reward changes samples")
+    require(not torch.allclose(steered, free, atol=1e-6), "a reward has no effect")
+    require(torch.equal(draw(0.01, far)[:3], steered[:3]), "a sample depends on the other rows of its batch")
+
+
+def _summed(x: Tensor, scale: float) -> Tensor:
+    return scale * x.flatten(1).sum(1)
 
 
 def likelihood_keeps_its_word(case: Case) -> None:

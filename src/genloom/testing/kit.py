@@ -20,6 +20,7 @@ from genloom.core.capabilities import (
     Restorer,
     Reversible,
     Sampler,
+    Steerable,
 )
 from genloom.core.events import Event
 from genloom.testing import checks
@@ -109,6 +110,7 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
         (Infill, "infill", checks.infilling_keeps_what_is_known),
         (Restorer, "restore", checks.restoring_agrees),
         (Redrawer, "redraw", checks.redrawing_keeps_some),
+        (Steerable, "steering", checks.steering_follows_the_reward),
         (Likelihood, "likelihood", checks.likelihood_keeps_its_word),
         (Likelihood, "likelihood_shapes", checks.likelihood_refuses_other_shapes),
         (Latent, "latent", checks.codes_decode),
