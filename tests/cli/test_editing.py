@@ -95,6 +95,9 @@ def test_images_are_restored_and_redrawn_in_python() -> None:
         trained.restore(items.expand(-1, 3, -1, -1))
     with pytest.raises(DataError, match="pixels from 0 to 16"):
         trained.restore(small + 100)
+    for nothing in (small[:0], small[0]):
+        with pytest.raises(DataError, match="must be images"):
+            trained.restore(nothing)
     near, far = trained.redraw(items, 0.25), trained.redraw(items, 1.0)
     gaps = [(x.double() - items.double()).square().mean() for x in (near, far)]
     assert gaps[0] < gaps[1]
@@ -126,4 +129,6 @@ def test_refusals(cli: Cli, refused: Callable[..., str]) -> None:
     assert "infill needs a model that offers Infill" in refused("infill", "gmm")
     assert "restore needs a model that offers Restorer" in refused("restore", "gmm")
     assert "redraw needs a model that offers Redrawer" in refused("redraw", "gmm")
+    assert cli("fit", "diffusion.discrete", "names", "--steps", 1, "--out", "names").code == 0
+    assert "genloom continue goes on with texts" in refused("infill", "names")
     assert "--hide centre is for images" in refused("infill", "moons", "--hide", "centre")

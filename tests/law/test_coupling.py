@@ -3,8 +3,9 @@
 import itertools
 
 import torch
+from torch import Tensor
 
-from genloom.core.events import Leaf, Real
+from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.randomness import TrainNoise, generator
 from genloom.math.coupling import optimal_pairs
 from genloom.nn.denoising import Diffusion
@@ -54,3 +55,22 @@ def test_near_noise_leaves_less_to_predict() -> None:
         noise = TrainNoise(generator(3), rows, 0, rows)
         errors.append(float(model.denoising_error(x0, label, noise).mean()))
     assert errors[1] < 0.05 * errors[0]
+
+
+def test_noise_is_paired_within_classes_in_training() -> None:
+    """Were classes ignored, the noise of the lower one would be below zero."""
+    rows = 400
+    x0 = torch.cat((torch.full((rows // 2, 1), -5.0), torch.full((rows // 2, 1), 5.0)))
+    label, seen = (x0[:, 0] > 0).long(), list[Tensor]()
+    model = Settings.model_validate({"coupling": "optimal", "hidden": 8, "layers": 1, "embedding": 8}).build(
+        Leaf((1,), Real()), Leaf((), Categorical(2))
+    )
+
+    def spied(x: Tensor, time: Tensor, label: Tensor) -> Tensor:  # noqa: ARG001
+        mixed = model.course.seen(time).to(x)
+        seen.append((x - mixed.data * x0) / mixed.noise)
+        return torch.zeros_like(x)
+
+    model.output = spied  # type: ignore[method-assign]
+    model.denoising_error(x0, label, TrainNoise(generator(4), rows, 0, rows))
+    assert abs(float(seen[0][label == 0].mean())) < 0.25

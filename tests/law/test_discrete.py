@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from genloom.core.errors import Unsupported
 from genloom.core.events import Categorical, Leaf, tensor
-from genloom.core.randomness import SampleNoise, generator
+from genloom.core.objective import Clock
+from genloom.core.randomness import SampleNoise, TrainNoise, generator
 from genloom.families.diffusion_discrete import Config, Corruption, Model
 from genloom.math.corruption import corrupted, drawn, stepped_back
 
@@ -110,6 +112,43 @@ def test_what_is_unknown_follows_from_what_is_known() -> None:
     assert (filled[:, 0] == 1).all()
     share = filled[:, 1].bincount(minlength=3).double() / rows
     torch.testing.assert_close(share, TABLE[1] / TABLE[1].sum(), atol=0.02, rtol=0)
+
+
+def test_replaced_symbols_cannot_be_infilled() -> None:
+    with pytest.raises(Unsupported, match="needs masks"):
+        exact_model("uniform").infill(ALL, ALL == 0, noise(len(ALL)))
+
+
+def test_guidance_exaggerates_what_the_label_says() -> None:
+    """Log-probabilities at scale g are g times those with the label less g - 1 times those without."""
+    model = Config(width=16, layers=1, heads=2).build(EVENT, Leaf((), Categorical(2)))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5, generator=generator(parameter.numel()))
+    x, time, label = torch.full((4, PLACES), KINDS), torch.full((4,), 0.5), torch.arange(4) % 2
+    told, without = model.told(x, time, label), model.told(x, time, torch.full((4,), 2))
+    expected = (3 * told.clamp_min(1e-30).log() - 2 * without.clamp_min(1e-30).log())[..., :KINDS].softmax(-1)
+    torch.testing.assert_close(model.told(x, time, label, 3.0)[..., :KINDS], expected)
+
+
+def test_labels_are_hidden_in_training_as_often_as_said() -> None:
+    config = Config(width=16, layers=1, heads=2, label_dropout=0.5)
+    model = config.build(EVENT, Leaf((), Categorical(2)))
+    seen = list[Tensor]()
+    told = model.told
+
+    def spied(x: Tensor, time: Tensor, label: Tensor, scale: float = 1.0) -> Tensor:
+        seen.append(label)
+        return told(x, time, label, scale)
+
+    model.told = spied  # type: ignore[method-assign]
+    objective = config.stages(model)[0].objective
+    assert objective is not None
+    loss = objective.phases[0].loss
+    assert loss is not None
+    rows = 400
+    batch = {"x": ALL[torch.arange(rows) % 9], "cond": torch.zeros(rows, dtype=torch.int64)}
+    loss(batch, TrainNoise(generator(0), rows, 0, rows), Clock(0, 1))
+    assert float((seen[0] == 2).double().mean()) == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_network_that_knows_nothing_scores_as_even_chances_do() -> None:

@@ -1,6 +1,6 @@
 """Laws of linear measurements, and of restoring what is known in part."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from genloom.core.measurements import Measurement
 from genloom.core.randomness import SampleNoise, generator
 from genloom.math.inverse import averaged, blurred, luminance, masked
 from genloom.math.mixtures import Mixture
+from genloom.math.solvers import SamplerName
 from genloom.nn.walks import Restoring
 
 TRIPLE = Leaf((3,), Real())
@@ -127,6 +128,35 @@ def test_colours_have_the_luminance_of_the_grey_level_by_level(restoring: Restor
     assert torch.equal(found.round(), found.round().clamp(0, 255))
     assert torch.equal(luminance().measure(found).round(), grey)
     assert not torch.allclose(found[:, 0], found[:, 1]), "there is colour"
+
+
+@pytest.mark.parametrize("restoring", ["projection", "repaint", "posterior"])
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_every_sampler_restores(sampler: SamplerName, restoring: Restoring) -> None:
+    settings = {"sampler": sampler, "restoring": restoring, "sampling_steps": 60, "revisits": 2}
+    known = torch.full((5, 1), 1.9).double()
+    drawn = tensor(exact_model(TRIPLE, correlated, **settings).restore(weighing(PART), known, noise(5)))
+    assert drawn.isfinite().all()
+    assert torch.allclose(drawn[:, :1], known)
+    assert (drawn[:, 1].std() > 0.01) & (drawn[:, 1].abs() < 6).all()
+
+
+def test_the_class_has_its_say_in_what_is_restored() -> None:
+    """Two classes that differ in their mean: what is unknown follows that of the class."""
+    model = exact_model(VECTOR, gaussian(torch.zeros(2).double(), torch.ones(2).double()), sampling_steps=50)
+    model.classes = 2
+
+    def output(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        seen = model.course.seen(time).to(x)
+        mean = torch.tensor([-3.0, 3.0, 0.0]).double()[label][:, None].expand(-1, 2)
+        x0 = gaussian(mean, torch.ones(2).double())(x, seen)
+        return model.course.told(time).to(x).of(x0, (x - seen.data * x0) / seen.noise)
+
+    model.output = output  # type: ignore[method-assign]
+    label, known = torch.arange(40) % 2, torch.tensor([True, False]).expand(40, -1)
+    filled = tensor(model.infill(torch.zeros(40, 2).double(), known, noise(40), label))
+    assert (filled[label == 0, 1] < 0.5).all()
+    assert (filled[label == 1, 1] > -0.5).all()
 
 
 def test_projection_draws_independent_values_as_they_are() -> None:

@@ -55,8 +55,15 @@ def test_other_starts_are_refused(start: Path, tmp_path: Path) -> None:
         tuned(tmp_path / "none", tmp_path / "out")
     other = tmp_path / "other"
     genloom.fit("baseline.gmm", "two_moons", out=other)
-    with pytest.raises(ConfigError, match=r"is a run of baseline.gmm: start from one of diffusion.\*"):
+    with pytest.raises(ConfigError, match=r"is a run of baseline.gmm: name one of diffusion.ddpm"):
         tuned(other, tmp_path / "out")
+    with pytest.raises(ConfigError, match="a start has its own hidden: leave it out"):
+        genloom.fit(
+            "diffusion.consistency",
+            "two_moons",
+            out=tmp_path / "out",
+            model={"start": str(start), "hidden": 9},
+        )
     changed = tmp_path / "changed"
     shutil.copytree(start, changed)
     (changed / "model.safetensors").write_bytes(b"else")
@@ -64,3 +71,24 @@ def test_other_starts_are_refused(start: Path, tmp_path: Path) -> None:
         tuned(changed, tmp_path / "out")
     with pytest.raises(DataError, match="does not fit these data"):
         genloom.fit("diffusion.consistency", "digits", out=tmp_path / "out", model={"start": str(start)})
+
+
+def test_a_start_may_lack_settings_that_came_later(start: Path, tmp_path: Path) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(start, older)
+    facts = json.loads((older / "run.json").read_text())
+    del facts["config"]["network"]
+    (older / "run.json").write_text(json.dumps(facts))
+    assert tuned(older, tmp_path / "tuned").run.config.model_dump()["network"] == "unet"
+
+
+def test_what_cannot_be_fitted_leaves_nothing(start: Path, tmp_path: Path) -> None:
+    model = {**SMALL, "coupling": "optimal"}
+    train = {"steps": 1, "accumulate": 2}
+    with pytest.raises(ConfigError, match="cannot be split"):
+        genloom.fit("diffusion.flow_matching", "two_moons", out=tmp_path / "run", model=model, train=train)
+    with pytest.raises(ConfigError, match="chosen when samples are drawn"):
+        genloom.fit(
+            "diffusion.ddpm", "two_moons", out=tmp_path / "run", model={"guide": str(start), "path": "ve"}
+        )
+    assert not (tmp_path / "run").exists()

@@ -46,7 +46,7 @@ def encode_command(
     """Write the code of every item, a row each, with its class where the data have classes.
 
     Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+        run: a run directory of a family with codes: an autoencoder, a VAE, a flow or a diffusion model.
     """
     path, codes = walking.write_codes(open_run(run), data, split, out)
     if json:
@@ -66,7 +66,7 @@ def reconstruct_command(
     """Encode and decode items; write them, the originals, the error of each and a picture of both.
 
     Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+        run: a run directory of a family with codes: an autoencoder, a VAE, a flow or a diffusion model.
     """
     walk = walking.write_reconstructions(open_run(run), data, at_least(1, n, "-n"), out)
     error = walk.facts["mean_squared_error"]
@@ -86,7 +86,7 @@ def interpolate_command(
     """Walk between the codes of pairs of items; write the items on the way and a picture of all.
 
     Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+        run: a run directory of a family with codes: an autoencoder, a VAE, a flow or a diffusion model.
     """
     counts = at_least(1, pairs, "--pairs"), at_least(2, steps, "--steps")
     walk = walking.write_interpolations(open_run(run), data, *counts, path, out)
@@ -107,7 +107,7 @@ def traverse_command(
     """Vary single coordinates of an item's code, the others held; write the items and a picture of all.
 
     Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+        run: a run directory of a family with codes: an autoencoder, a VAE, a flow or a diffusion model.
     """
     if not 0 < reach < float("inf"):
         raise ConfigError(f"--reach must be a number above 0, not {reach}")
@@ -131,7 +131,7 @@ def edit_command(
     """Move the codes of items from one class towards another; write the items and a picture of all.
 
     Args:
-        run: a run directory of a family with codes: an autoencoder, a VAE or a flow.
+        run: a run directory of a family with codes: an autoencoder, a VAE, a flow or a diffusion model.
     """
     if not -float("inf") < strength < float("inf"):
         raise ConfigError(f"--strength must be a number, not {strength}")

@@ -102,7 +102,8 @@ class Objective:
     """Everything the loop needs to train a model.
 
     ``state`` holds tensors that live beyond a step (chains, buffers); phases change them in place, and
-    checkpoints keep them. ``exempt`` names parameters that may receive no gradient.
+    checkpoints keep them. ``exempt`` names parameters that may receive no gradient. ``couples`` says that the
+    rows of a batch depend on one another, so that it must not be split.
     """
 
     groups: Mapping[str, Group]
@@ -110,6 +111,7 @@ class Objective:
     average: Average | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
     exempt: frozenset[str] = frozenset()
+    couples: bool = False
 
 
 @dataclass(frozen=True)

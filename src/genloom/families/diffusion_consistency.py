@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from torch import Tensor, nn
 
 from genloom.core import card
@@ -56,27 +56,23 @@ class Config(Basics):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_started(cls, given: Any) -> Any:
-        if isinstance(given, dict) and isinstance(given.get("start"), str) and not given.get("start_sha256"):
-            folder = Path(os.path.expanduser(given["start"])).resolve()
-            return {**given, "start": str(folder), **settings_of(folder, "diffusion.", ADOPTED)}
-        return given
-
-    @model_validator(mode="after")
-    def _estimates(self) -> Self:
-        if self.restoring == "posterior":
-            raise ValueError("posterior takes a denoiser: restore by projection or repaint")
-        return self
+    def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
+        if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
+            return given
+        folder = Path(os.path.expanduser(given["start"])).resolve()
+        found = settings_of(folder, ADOPTED)
+        asked = (info.context or {}).get("asked", ())
+        if other := [name for name in found if name in asked and given[name] != found[name]]:
+            raise ValueError(f"a start has its own {other[0]}: leave it out")
+        return {**given, "start": str(folder), **found}
 
     def build(self, event: Event, cond: Event | None) -> "Model":
         drawing = Drawing(
-            "consistency",
-            self.sampling_steps,
-            self.grid,
-            self.clip,
-            self.precision == "bf16",
-            self.restoring,
-            self.revisits,
+            sampler="consistency",
+            calls=self.sampling_steps,
+            grid=self.grid,
+            clip=self.clip,
+            bf16=self.precision == "bf16",
         )
         return Model(self.diffusion(event, cond, drawing, Scoring()))
 

@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot, pad
 from genloom.core import card
 from genloom.core.capabilities import Infill, Likelihood, Sampler
 from genloom.core.card import Card, Reference, binary, class_count, leaf_of, level_image, symbol_sequence
-from genloom.core.errors import DataError
+from genloom.core.errors import DataError, Unsupported
 from genloom.core.events import (
     Batch,
     Categorical,
@@ -229,7 +229,13 @@ class Model(nn.Module, Sampler, Likelihood, Infill):
 
     @torch.no_grad()
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
-        """Walk with known symbols corrupted as the others are, and clean where there are masks."""
+        """Walk with known symbols unmasked.
+
+        Raises:
+            Unsupported: symbols are replaced by others, not masked, so that what is known would not be seen.
+        """
+        if not self.masks:
+            raise Unsupported("infill needs masks: fit with --model.corruption absorbing")
         symbols, fixed = self.symbols(x), tensor(known).flatten(1)
         return self.items_of(self._walked(symbols, fixed, noise, cond))
 
@@ -240,7 +246,7 @@ class Model(nn.Module, Sampler, Likelihood, Infill):
         alphas = torch.linspace(0, 1, self.calls + 1, dtype=torch.float64).expand(len(x), -1).t()
         here = self.hidden(x, alphas[0], noise)
         for far, near in itertools.pairwise(alphas):
-            here = torch.where(known, x if self.masks else self.hidden(x, far, noise), here)
+            here = torch.where(known, x, here)
             told = self.told(here, 1 - far, label, self.guidance_scale).masked_fill(barred, 0)
             told = torch.where(known[..., None], clean, told)
             here = drawn(stepped_back(here, told, self.pi, near, far), noise.uniform(x.shape[1]))
@@ -276,7 +282,7 @@ CARD = Card(
         Reference("Sahoo et al.", 2024, "Simple and effective masked diffusion", "arXiv:2406.07524"),
         Reference("Schiff et al.", 2024, "Guidance for discrete diffusion", "arXiv:2412.10193"),
     ),
-    good_at=("Infilling of any places, all at once.", "Discrete data in any order."),
+    good_at=("Infilling of any places, all at once, by masks.", "Discrete data in any order."),
     bad_at=(
         "Likelihood bounds looser than an autoregressive model's.",
         "Few steps draw places that do not fit.",

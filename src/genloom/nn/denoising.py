@@ -37,7 +37,7 @@ from genloom.math.paths import PATHS
 from genloom.math.solvers import Grid
 from genloom.nn.courses import Course
 from genloom.nn.labels import labels_or_null
-from genloom.nn.walks import Drawing
+from genloom.nn.walks import Drawing, Walk
 
 NEAREST = 1e-4
 """Angle at which densities begin and, in time, estimates: some predictions are singular at the data."""
@@ -170,7 +170,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         """Walk from noise to data; where the event has levels, return the nearest ones."""
-        times, walk = self.drawing.places(self.course.path), self.drawing.walk()
+        times, walk = self.drawing.way(self.course.path)
         start = self.course.seen(times[0]).noise * self._normals(noise)
         return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
 
@@ -191,7 +191,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
                 (slope,) = torch.autograd.grad(reward(x0).sum(), x)
             return self._clipped(x0.detach() + scale.to(x0) * slope)
 
-        times, walk = self.drawing.places(self.course.path), self.drawing.walk()
+        times, walk = self.drawing.way(self.course.path)
         start = self.course.seen(times[0]).noise * self._normals(noise)
         return nearest_level(self._walked(start, times, walk, noise, cond, moved), self.leaf.kind)
 
@@ -212,7 +212,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
                 return self._clipped(found)
             return measurement.agreeing(self._clipped(estimate(x)), known)
 
-        times, walk = self.drawing.places(self.course.path), drawing.walk_agreeing()
+        times, walk = drawing.way(self.course.path, agreeing=True)
         start = self.course.seen(times[0]).noise * self._normals(noise)
         x = self._walked(start, times, walk, noise, cond, agreeing)
         return nearest_level(self._settled(measurement, x, known), self.leaf.kind)
@@ -223,6 +223,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         if isinstance(kind, Bounded):
             for _ in range(TURNS):
                 x = measurement.agreeing(x.clamp(kind.lo, kind.hi), known)
+            x = x.clamp(kind.lo, kind.hi)
         return x
 
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
@@ -233,7 +234,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     @torch.no_grad()
     def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
         """Hide items in noise and walk back, by the last moves. Meng et al. 2022, arXiv:2108.01073."""
-        times, walk = self.drawing.places(self.course.path, strength), self.drawing.walk()
+        times, walk = self.drawing.way(self.course.path, strength)
         start = self.course.seen(times[0]).of(items(x, self.leaf.extents), self._normals(noise))
         return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
 
@@ -244,7 +245,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         self,
         x: Tensor,
         times: Tensor,
-        walk: Callable[..., Tensor],
+        walk: Walk,
         noise: Noise,
         cond: Value | None,
         steer: Steer,
@@ -270,6 +271,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     def _free(self, estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
         return self._clipped(estimate(x))
 
+    @torch.no_grad()
     def encode(self, x: Value, cond: Value | None = None) -> Tensor:
         """Return the noise (B, *S) to which the probability-flow ODE leads items.
 
@@ -278,6 +280,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         x = items(x, self.leaf.extents)
         return self._carried(x / self.course.std, *self._angles(), labels_or_null(cond, self.classes, len(x)))
 
+    @torch.no_grad()
     def decode(self, z: Tensor, cond: Value | None = None) -> Value:
         """Return the items to which noise (B, *S) leads back."""
         last, first = reversed(self._angles())

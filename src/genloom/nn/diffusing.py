@@ -94,10 +94,6 @@ class Basics(card.Config):
     precision: card.Free[Literal["fp32", "bf16"]] = Field(
         "fp32", description="of the network as it draws; bf16 is faster where the machine knows it"
     )
-    restoring: card.Free[Restoring] = Field(
-        "repaint", description="what makes samples agree with what is known of them"
-    )
-    revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
     label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
     network: Literal["unet", "dit"] = Field(
         "unet", description="of images: convolutions, or a transformer of patches"
@@ -180,7 +176,10 @@ class Basics(card.Config):
 
         optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
         objective = Objective(
-            {"denoiser": Group(model, optimiser)}, [Phase("denoise", ("denoiser",), error)], Average()
+            {"denoiser": Group(model, optimiser)},
+            [Phase("denoise", ("denoiser",), error)],
+            Average(),
+            couples=self.coupling == "optimal",
         )
         return Stage("diffusion", objective, self.batch_size, budget_share)
 
@@ -206,6 +205,10 @@ class Settings(Basics):
     guide: card.Free[str | None] = Field(
         None, description="folder of a run of a weaker model, from which guidance leads away"
     )
+    restoring: card.Free[Restoring] = Field(
+        "repaint", description="what makes samples agree with what is known of them"
+    )
+    revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
     iterations: card.Free[int] = Field(
         2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
     )
@@ -239,19 +242,19 @@ class Settings(Basics):
         if self.guidance_scale != 1 and not class_count(cond) and self.guide is None:
             raise ConfigError("a guidance_scale is for models with labels, or for those that have a guide")
         drawing = Drawing(
-            self.sampler,
-            self.sampling_steps,
-            self.grid,
-            self.clip,
-            self.precision == "bf16",
-            self.restoring,
-            self.revisits,
-            self.eta,
-            self.variance,
-            self.guidance_scale,
-            self.guidance_interval,
-            self.iterations,
-            self.churn,
+            sampler=self.sampler,
+            calls=self.sampling_steps,
+            grid=self.grid,
+            clip=self.clip,
+            bf16=self.precision == "bf16",
+            restoring=self.restoring,
+            revisits=self.revisits,
+            eta=self.eta,
+            variance=self.variance,
+            guidance_scale=self.guidance_scale,
+            guided=self.guidance_interval,
+            iterations=self.iterations,
+            churn=self.churn,
         )
         by_ode = self.likelihood == "ode"
         scoring = Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
@@ -267,7 +270,7 @@ class Settings(Basics):
             ConfigError, DataError: there is none, or not along the same path, or of other data.
         """
         try:
-            settings = settings_of(folder, "diffusion.", ADOPTED)
+            settings = settings_of(folder, ADOPTED)
         except ValueError as error:
             raise ConfigError(str(error)) from error
         digest = settings.pop("start_sha256")
@@ -278,5 +281,7 @@ class Settings(Basics):
         return model.eval().requires_grad_(False)
 
     def stages(self, model: nn.Module) -> list[Stage]:
+        if self.guide is not None:
+            raise ConfigError("a guide is chosen when samples are drawn: leave it out of the fit")
         assert isinstance(model, Diffusion)
         return [self.denoising(model)]

@@ -16,29 +16,28 @@ MOST_BYTES = 1 << 24
 """Of a ``run.json``."""
 
 
-def settings_of(folder: Path, kind: str, names: Collection[str]) -> dict[str, Any]:
-    """Return some settings of the finished run in a folder, and under ``start_sha256`` its weights' hash.
+def settings_of(folder: Path, names: Collection[str]) -> dict[str, Any]:
+    """Return settings of the finished diffusion model in a folder, those of these names that it has.
 
-    Args:
-        kind: what its family's name begins with.
+    Returns:
+        Also ``start_sha256``, the hash of its weights.
 
     Raises:
-        ValueError: it holds no finished run of this kind.
+        ValueError: it holds no such run.
     """
     path = folder / "run.json"
     if not path.is_file() or path.stat().st_size > MOST_BYTES:
         raise ValueError(f"{folder} is not a run directory (no run.json)")
     try:
         facts = json.loads(path.read_text())
-        family = str(facts["family"])
-        if family.startswith(kind):
-            return {
-                **{name: facts["config"][name] for name in names},
-                "start_sha256": facts["weights_sha256"],
-            }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is no finished run that this version of genloom can read") from error
-    raise ValueError(f"{folder} is a run of {family}: start from one of {kind}*")
+        family, config, weights = str(facts["family"]), dict(facts["config"]), facts.get("weights_sha256")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: restore it or fit again") from error
+    if not family.startswith("diffusion.") or not {"path", "likelihood"} <= set(config):
+        raise ValueError(f"{folder} is a run of {family}: name one of diffusion.ddpm or its like")
+    if not isinstance(weights, str):
+        raise ValueError(f"{folder} is not finished: finish it with the command that began it")
+    return {**{name: config[name] for name in names if name in config}, "start_sha256": weights}
 
 
 def start_from(model: nn.Module, folder: Path, sha256: str) -> None:

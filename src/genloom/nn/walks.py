@@ -29,12 +29,16 @@ RHO = 7
 """Karras et al. 2022, table 1."""
 
 
-WALKS: Mapping[str, Callable[..., Tensor]] = {
+Walk = Callable[..., Tensor]
+"""Leads from noise to data: takes a denoiser, x, a grid and draws."""
+
+WALKS: Mapping[str, Walk] = {
     **SOLVERS,
     "churn": churned,
     "consistency": renoised,
+    "repaint": revisited,
 }
-"""Ways from noise to data, by name."""
+"""By name."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,8 @@ class Drawing:
     grid: GridName
     clip: bool
     bf16: bool
-    restoring: Restoring
-    revisits: int
+    restoring: Restoring = "projection"
+    revisits: int = 1
     eta: float = 0.0
     variance: Variance = "posterior"
     guidance_scale: float = 1.0
@@ -72,31 +76,27 @@ class Drawing:
     iterations: int = 1
     churn: float = 0.0
 
-    @property
-    def moves(self) -> int:
-        """How many moves so many calls make."""
-        return -(-self.calls // 2) if self.sampler in ("heun", "churn") else self.calls
+    def way(self, path: PathName, share: float = 1.0, agreeing: bool = False) -> tuple[Tensor, Walk]:
+        """Return the times of the places from noise to data, float64, and the way to walk them.
 
-    def places(self, path: PathName, share: float = 1.0) -> Tensor:
-        """Return the times of the places of the last share of moves, at least one, to data, float64."""
-        last = max(1, round(share * self.moves))
-        times = places(self.grid, path, self.moves)[-1 - last :]
-        if self.sampler != "churn":
-            return times
-        seen, end = PATHS[path].at(times), PATHS[path].end
-        return PATHS[path].time(raised(seen.noise / seen.data, self.churn)).clamp(0, end)
-
-    def walk(self) -> Callable[..., Tensor]:
-        """Return the way from noise to data."""
+        Args:
+            share: of the moves, the last ones and at least one.
+            agreeing: something is known of the data.
+        """
+        sampler = "repaint" if agreeing and self.restoring == "repaint" else self.sampler
+        moves = -(-self.calls // 2) if sampler in ("heun", "churn") else self.calls
+        last, times = max(1, round(share * moves)), places(self.grid, path, moves)
+        if sampler == "churn":
+            seen, end, last = PATHS[path].at(times), PATHS[path].end, 2 * last
+            times = PATHS[path].time(raised(seen.noise / seen.data, self.churn)).clamp(0, end)
+        if sampler == "consistency":
+            times = times.clamp_max(PATHS[path].time(times.new_tensor(GREATEST)))
         settings: Mapping[str, dict[str, Any]] = {
             "ddpm": {"variance": self.variance},
             "ddim": {"eta": self.eta},
+            "repaint": {"times": self.revisits},
         }
-        return partial(WALKS[self.sampler], **settings.get(self.sampler, {}))
-
-    def walk_agreeing(self) -> Callable[..., Tensor]:
-        """Return the way from noise to data of which something is known."""
-        return partial(revisited, times=self.revisits) if self.restoring == "repaint" else self.walk()
+        return times[-1 - last :], partial(WALKS[sampler], **settings.get(sampler, {}))
 
 
 def places(name: GridName, path: PathName, moves: int) -> Tensor:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field, ValidationError, validate_call
 from torch import Tensor, nn
 
 from genloom.core.errors import ConfigError, DataError, complaint
-from genloom.core.events import tensor
 from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
@@ -190,7 +189,8 @@ class Trained:
             DataError: the items are not of the data's form, or ``known`` does not fit them.
             Unsupported: the family cannot infill.
         """
-        x, known = tensor(evaluating.seen(self.run, self._checked(items))), torch.as_tensor(known)
+        x = editing.of_fixed_size(evaluating.seen(self.run, self._checked(items)))
+        known = torch.as_tensor(known)
         cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
         return self.run.view.decode(infilling.infill(self.model, x, known, seed=seed, cond=cond))
 
@@ -215,7 +215,8 @@ class Trained:
             ConfigError, DataError: what is known does not fit the run's images.
             Unsupported: the family cannot restore.
         """
-        return editing.restored(self.run, self.model, torch.as_tensor(known), given, blur, label, seed)
+        known = _numbers(known)
+        return editing.restored(self.run, self.model, known, given, blur, label, seed)
 
     def redraw(
         self, items: Tensor, strength: float = 0.5, *, label: str | int | None = None, seed: int = 0
@@ -230,7 +231,7 @@ class Trained:
             DataError: the items are not of the data's form.
             Unsupported: the family cannot redraw.
         """
-        x = tensor(evaluating.seen(self.run, self._checked(items)))
+        x = editing.of_fixed_size(evaluating.seen(self.run, self._checked(items)))
         cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
         return self.run.view.decode(restoring.redraw(self.model, x, strength, seed=seed, cond=cond))
 
@@ -325,12 +326,17 @@ class Trained:
         return type(self)(made)
 
     def _checked(self, items: Tensor) -> Tensor:
-        try:
-            items = torch.as_tensor(items)
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise DataError(f"items must be a tensor or an array of numbers: {error}") from error
+        items = _numbers(items)
         self.run.modality.check(items)
         return items
+
+
+def _numbers(given: Tensor) -> Tensor:
+    """Return what should be numbers as a tensor."""
+    try:
+        return torch.as_tensor(given)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise DataError(f"items must be a tensor or an array of numbers: {error}") from error
 
 
 @checked

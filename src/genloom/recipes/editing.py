@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import Infill, Redrawer, Restorer, need
 from genloom.core.errors import ConfigError, DataError
-from genloom.core.events import flat_leaf, nearest_level, tensor
+from genloom.core.events import Value, flat_leaf, nearest_level, tensor
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import generator
 from genloom.math.inverse import averaged, blurred, luminance
@@ -105,6 +105,8 @@ def known_places(hidden: Hidden, shape: tuple[int, ...], keep: float, seed: int 
     """
     places = shape[1:] if len(shape) == 3 else shape
     count = torch.Size(places).numel()
+    if count < 2:
+        raise ConfigError("items of one value have no part to keep")
     number = min(max(1, round(keep * count)), count - 1)
     if hidden in ("last", "first", "scattered"):
         order = torch.arange(count)
@@ -112,7 +114,7 @@ def known_places(hidden: Hidden, shape: tuple[int, ...], keep: float, seed: int 
             order = torch.randperm(count, generator=generator("scattered", seed)).argsort()
         rank = count - 1 - order if hidden == "first" else order
         return (rank < number).view(places).expand(shape)
-    if len(shape) != 3:
+    if len(shape) != 3 or min(shape[1:]) < 2:
         raise ConfigError(f"--hide {hidden} is for images: hide last, first or scattered places")
     return _part(hidden, shape[1], shape[2], keep).expand(shape)
 
@@ -200,7 +202,9 @@ def restored(
     need(model, Restorer, "restore")
     shape, modality = image_shape(run), run.modality
     assert isinstance(modality, Images)
-    factor = max(1, shape[-1] // known.shape[-1]) if known.dim() == 4 else 1
+    if known.dim() != 4 or not known.numel():
+        raise DataError(f"what is known must be images (n, C, H, W), not {tuple(known.shape)}")
+    factor = max(1, shape[-1] // known.shape[-1])
     measurement = damage(given, shape, factor, blur).measurement
     expected = measurement.measure(torch.zeros(1, *shape)).shape[1:]
     if known.shape[1:] != expected:
@@ -243,11 +247,22 @@ def write_redrawings(run: Run, source: str | None, strength: float, wanted: Want
 def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor, Tensor | None]:
     """Return items, the same as the model sees them, once for each draw, and what it is given with them."""
     split = items_of(run, source)[0].some(wanted.n)
-    x = tensor(seen(run, split.items)).repeat_interleave(wanted.draws, 0)
+    x = of_fixed_size(seen(run, split.items)).repeat_interleave(wanted.draws, 0)
     if wanted.label == "own":
         labels = split.labels if run.classes else None
         return split, x, None if labels is None else labels.repeat_interleave(wanted.draws, 0)
     return split, x, None if wanted.label == "none" else labels_for(run, wanted.label, len(x), 0)
+
+
+def of_fixed_size(x: Value) -> Tensor:
+    """Return what a model sees of items that are all of one size.
+
+    Raises:
+        ConfigError: they vary in length.
+    """
+    if not isinstance(x, Tensor):
+        raise ConfigError("only items of one size have places to keep: genloom continue goes on with texts")
+    return x
 
 
 def _kept(
@@ -278,7 +293,7 @@ def _measured(run: Run, before: Tensor | None, drawn: Tensor, split: Split) -> d
     found = dict[str, Any]()
     if isinstance(run.modality, Images):
         top = run.modality.levels - 1
-        found["psnr"] = {n: float(psnr(x, _beside(split.items, x), top).mean()) for n, x in sets.items()}
+        found["psnr"] = {n: psnr(x, _beside(split.items, x), top) for n, x in sets.items()}
     features = features_for(data_of(run))
     if features.probs is not None and split.labels is not None:
         for name, items in {**sets, "real": split.items}.items():

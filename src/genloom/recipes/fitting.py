@@ -22,6 +22,7 @@ from genloom.core.errors import (
     nearest,
 )
 from genloom.core.events import Event, describe
+from genloom.core.objective import Stage
 from genloom.modalities.base import Dataset, Split, View
 from genloom.modalities.datasets import DataOptions, located, open_data
 from genloom.recipes.runs import FORMAT, Run, open_run, versions, view_for, view_named
@@ -150,7 +151,8 @@ def resolve(family: Family, event: Event, overrides: Mapping[str, Any]) -> dict[
         if name not in preset:
             raise ConfigError(f"{family.card.name} has no setting {name!r}{nearest(name, preset)}")
     try:
-        return family.config(**{**preset, **overrides}).model_dump()
+        asked = {"asked": set(overrides)}
+        return family.config.model_validate({**preset, **overrides}, context=asked).model_dump()
     except ValidationError as error:
         raise ConfigError(f"{family.card.name}: {complaint(error.errors())}") from error
 
@@ -254,10 +256,22 @@ def _prepare(
         "command": command,
     }
     run = Run(out, facts)
-    run.config.stages(run.build())
+    for stage in run.config.stages(run.build()):
+        _check_batches(stage, config.train)
     make_folder(out)
     run.update()
     return run
+
+
+def _check_batches(stage: Stage, train: TrainConfig) -> None:
+    """Refuse to split batches whose rows depend on one another.
+
+    Raises:
+        ConfigError: that is asked for.
+    """
+    coupled = stage.objective is not None and stage.objective.couples
+    if coupled and (train.accumulate > 1 or ranks.world() > 1):
+        raise ConfigError(f"the rows of a batch of {stage.name} depend on one another: it cannot be split")
 
 
 def make_folder(out: Path) -> None:

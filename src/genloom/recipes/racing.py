@@ -53,7 +53,7 @@ def race(
     A family with one sampler of its own takes part under its name.
 
     Args:
-        also: samplers with numbers of calls besides.
+        also: samplers with numbers of calls besides, for a family that has a choice.
         limit: at most this many test items are used, and as many samples drawn.
 
     Raises:
