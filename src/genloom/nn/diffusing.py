@@ -147,8 +147,8 @@ class Basics(card.Config):
         if not isinstance(leaf.kind, Bounded | Real):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
         course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
-        embedding = TimeLabelEmbedding(self.embedding, classes)
-        return Diffusion(leaf, self._network(leaf), embedding, classes, course, drawing, scoring)
+        network, embedding = self._network(leaf), TimeLabelEmbedding(self.embedding, classes)
+        return Diffusion(leaf, network, embedding, classes, course, drawing, scoring)
 
     def _network(self, leaf: Leaf) -> nn.Module:
         """Return a network from items and embeddings to items."""
