@@ -1,7 +1,7 @@
 """Items that are completed, restored or drawn anew: as files, with a picture of all and figures if asked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -245,9 +245,13 @@ def write_redrawings(run: Run, source: str | None, strength: float, wanted: Want
 
 
 def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor, Tensor | None]:
-    """Return items, the same as the model sees them, once for each draw, and what it is given with them."""
+    """Return items, the same as the model sees them, once for each draw, and what it is given with them.
+
+    Items that the view makes others, such as black or white ones, count as what it makes.
+    """
     split = items_of(run, source)[0].some(wanted.n)
-    x = of_fixed_size(seen(run, split.items)).repeat_interleave(wanted.draws, 0)
+    whole = of_fixed_size(seen(run, split.items))
+    split, x = replace(split, items=run.view.decode(whole)), whole.repeat_interleave(wanted.draws, 0)
     if wanted.label == "own":
         labels = split.labels if run.classes else None
         return split, x, None if labels is None else labels.repeat_interleave(wanted.draws, 0)
