@@ -13,8 +13,12 @@ SMALL: Mapping[str, object] = {
     "widths": (16, 16),
     "depths": (1, 1),
     "embedding": 32,
+    "hidden": 32,
+    "layers": 1,
 }
 """Of diffusion models."""
+
+SYMBOLS = {name: value for name, value in SMALL.items() if name != "hidden"} | {"width": 32, "heads": 2}
 
 CHEAP: Mapping[str, Mapping[str, object]] = {
     "energy.rbm": {
@@ -26,7 +30,9 @@ CHEAP: Mapping[str, Mapping[str, object]] = {
     },
     "diffusion.ddpm": SMALL,
     "diffusion.edm": SMALL,
-    "diffusion.flow_matching": SMALL,
+    "diffusion.flow_matching": {**SMALL, "tolerance": 1e-3},
+    "diffusion.consistency": {n: v for n, v in SMALL.items() if n != "bound_terms"},
+    "diffusion.discrete": SYMBOLS,
     "ar.pixelsnail": {"blocks": 1},
     "vae.gaussian": {"importance_samples": 4},
     "vae.hierarchical": {"importance_samples": 4},
