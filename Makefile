@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(BIN)/python bench/pixelcnn_sampling.py
 	$(BIN)/python bench/unet.py
 	$(BIN)/python bench/transformers_gpt.py
+	$(BIN)/python bench/diffusers_unet.py
 
 results: $(STAMP)
 	$(BIN)/genloom reproduce --quick
