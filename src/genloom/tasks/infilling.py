@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from genloom.core.capabilities import Infill, need
 from genloom.core.errors import DataError
-from genloom.core.events import Value, take, tensor
+from genloom.core.events import Value, tensor
 from genloom.core.randomness import Noise
 from genloom.tasks.sampling import MICRO_BATCH, in_passes
 
@@ -36,10 +36,10 @@ def infill(
     model.eval()
     mask = _fitted(known, x)
 
-    def draw(rows: Tensor, noise: Noise) -> Value:
-        return completer.infill(x[rows], mask[rows], noise, None if cond is None else take(cond, rows))
+    def draw(rows: Tensor, noise: Noise, given: Value | None) -> Value:
+        return completer.infill(x[rows], mask[rows], noise, given)
 
-    return in_passes(len(x), seed, micro_batch, draw)
+    return in_passes(len(x), seed, micro_batch, cond, draw)
 
 
 def _fitted(known: Tensor, x: Tensor) -> Tensor:

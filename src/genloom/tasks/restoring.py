@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from genloom.core.capabilities import Redrawer, Restorer, need
 from genloom.core.errors import ConfigError
-from genloom.core.events import Value, take
+from genloom.core.events import Value
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
 from genloom.tasks.sampling import MICRO_BATCH, in_passes
@@ -32,10 +32,10 @@ def restore(
     restorer = need(model, Restorer, "restore")
     model.eval()
 
-    def draw(rows: Tensor, noise: Noise) -> Value:
-        return restorer.restore(measurement, known[rows], noise, None if cond is None else take(cond, rows))
+    def draw(rows: Tensor, noise: Noise, given: Value | None) -> Value:
+        return restorer.restore(measurement, known[rows], noise, given)
 
-    return in_passes(len(known), seed, micro_batch, draw)
+    return in_passes(len(known), seed, micro_batch, cond, draw)
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def redraw(
     redrawer = need(model, Redrawer, "redraw")
     model.eval()
 
-    def draw(rows: Tensor, noise: Noise) -> Value:
-        return redrawer.redraw(x[rows], strength, noise, None if cond is None else take(cond, rows))
+    def draw(rows: Tensor, noise: Noise, given: Value | None) -> Value:
+        return redrawer.redraw(x[rows], strength, noise, given)
 
-    return in_passes(len(x), seed, micro_batch, draw)
+    return in_passes(len(x), seed, micro_batch, cond, draw)

@@ -37,10 +37,7 @@ def sample(
     sampler = need(model, Sampler, "sample")
     model.eval()
 
-    def draw(rows: Tensor, noise: Noise) -> Value:
-        return sampler.sample(noise, None if cond is None else take(cond, rows))
-
-    return in_passes(n, seed, micro_batch, draw)
+    return in_passes(n, seed, micro_batch, cond, lambda _, noise, given: sampler.sample(noise, given))
 
 
 @torch.no_grad()
@@ -61,22 +58,31 @@ def sample_towards(
     steerable = need(model, Steerable, "sample towards")
     model.eval()
 
-    def draw(rows: Tensor, noise: Noise) -> Value:
-        return steerable.sample_towards(reward, noise, None if cond is None else take(cond, rows))
+    def draw(_: Tensor, noise: Noise, given: Value | None) -> Value:
+        return steerable.sample_towards(reward, noise, given)
 
-    return in_passes(n, seed, micro_batch, draw)
+    return in_passes(n, seed, micro_batch, cond, draw)
 
 
-def in_passes(n: int, seed: int, size: int, draw: Callable[[Tensor, Noise], Value]) -> Value:
+def in_passes(
+    n: int,
+    seed: int,
+    size: int,
+    cond: Value | None,
+    draw: Callable[[Tensor, Noise, Value | None], Value],
+) -> Value:
     """Return n items that are drawn ``size`` at a time; the last pass is filled up and its surplus dropped.
 
     Args:
-        draw: draws items given their numbers below n, the last one repeated, and noise of their own.
+        cond: n conditions, None for unconditional.
+        draw: draws items given their numbers below n, the last one repeated, noise of their own, and their
+            conditions.
     """
     parts = []
     for start in range(0, n, size):
         index = torch.arange(start, start + size)
-        drawn = draw(index.clamp_max(n - 1), SampleNoise(seed, index))
+        rows = index.clamp_max(n - 1)
+        drawn = draw(rows, SampleNoise(seed, index), None if cond is None else take(cond, rows))
         parts.append(take(drawn, slice(0, n - start)))
     return stack(parts)
 
