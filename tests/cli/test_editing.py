@@ -132,3 +132,31 @@ def test_refusals(cli: Cli, refused: Callable[..., str]) -> None:
     assert cli("fit", "diffusion.discrete", "names", "--steps", 1, "--out", "names", *FEW[:2]).code == 0
     assert "genloom continue goes on with texts" in refused("infill", "names")
     assert "--hide centre is for images" in refused("infill", "moons", "--hide", "centre")
+
+
+TOLD = ("fit", "diffusion.latent", "digits", "--data.captions", "templates", "--data.limit", 60)
+
+
+def test_texts_say_what_is_drawn(cli: Cli) -> None:
+    assert cli(*TOLD, "--steps", 4, "--out", "told").code == 0
+    few = ("--model.sampling-steps", 3)
+    seven = ("sample", "told", "--prompt", "a handwritten seven", "-n", 3)
+    told = cli(*seven, *few, "--model.guidance-scale", 2, "--json").json
+    assert len(told["files"]) == 3
+    assert "prompt=a handwritten seven" in told["picture"]
+    assert len(cli("sample", "told", "-n", 3, *few, "--json").json["files"]) == 3
+    told = cli("redraw", "told", "--prompt", "a handwritten one", "-n", 2, "--draws", 2, *few, "--json").json
+    assert (told["prompt"], len(told["files"])) == ("a handwritten one", 4)
+    assert cli("infill", "told", "-n", 2, "--draws", 1, "--hide", "right", *few, "--json").json["n"] == 2
+    drawn = genloom.load("told", sampling_steps=3).sample(2, prompt="a handwritten two")
+    assert drawn.shape == (2, 1, 8, 8)
+    for more in (("--prompt", "x" * 200), ("--prompt", "one", "--label", "1"), ("--label", "1")):
+        refused = cli("sample", "told", *more)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.usefixtures("noised")
+def test_a_model_without_texts_takes_no_prompt(cli: Cli) -> None:
+    refused = cli("sample", "noised", "--prompt", "a seven")
+    assert refused.code == 2
+    assert "is not given texts: leave --prompt out" in refused.err

@@ -12,7 +12,7 @@ from genloom.core.errors import DataError
 from genloom.core.events import Padded
 from genloom.core.randomness import SampleNoise
 from genloom.modalities import datasets
-from genloom.modalities.base import Dataset
+from genloom.modalities.base import Dataset, Split
 from genloom.modalities.characters import to_texts
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.homes import REMOTES
@@ -55,7 +55,7 @@ def test_a_view_gives_one_side_and_models_the_other(opened: Dataset) -> None:
     x = view.perturb(view.encode(items), SampleNoise(0, torch.arange(len(items))))
     assert isinstance(x, Padded)
     assert x.values.dtype == torch.int64
-    given = view.conditions(items)
+    given = view.conditions(Split(items))
     assert isinstance(given, Padded)
     assert torch.equal(view.decode(x), items[:, 1])
     assert torch.equal(view.join(view.decode(x), given), items)

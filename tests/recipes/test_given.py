@@ -5,6 +5,7 @@ import torch
 
 import genloom
 from genloom.core.errors import ConfigError, DataError
+from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.recipes.novelty import measure_novelty
 from genloom.recipes.walking import write_interpolations
@@ -27,7 +28,7 @@ def test_views_give_some_columns_and_model_the_others() -> None:
     data = open_data("diabetes", DataOptions(**OPTIONS))
     (view,) = data.modality.views()
     items = data.test.items
-    given = view.conditions(items)
+    given = view.conditions(Split(items))
     assert given.shape == (len(items), 2)
     assert view.encode(items).shape == (len(items), 9)
     assert data.modality.count_units(data.test.items[:2]).tolist() == [9, 9]

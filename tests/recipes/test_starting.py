@@ -1,9 +1,10 @@
-"""Consistency models tuned from a run of a diffusion model."""
+"""Runs of diffusion models as a start: of consistency models, and of others on other data."""
 
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -92,3 +93,89 @@ def test_what_cannot_be_fitted_leaves_nothing(start: Path, tmp_path: Path) -> No
             "diffusion.ddpm", "two_moons", out=tmp_path / "run", model={"guide": str(start), "path": "ve"}
         )
     assert not (tmp_path / "run").exists()
+
+
+IMAGES = {"widths": (16, 16), "depths": (1, 1), "embedding": 16, "sampling_steps": 3, "bound_terms": 2}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("digits") / "run"
+    genloom.fit("diffusion.ddpm", "digits", out=out, model=IMAGES, train={"steps": 8})
+    return out
+
+
+def shades(folder: Path) -> str:
+    """Write images of two classes, dark and light ones of one size with the digits'."""
+    images = torch.randint(0, 17, (80, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    np.savez(folder / "shades.npz", images=images.numpy(), labels=np.arange(80) % 2)
+    return str(folder / "shades.npz")
+
+
+def adapted(start: Path, source: str, out: Path, **more: object) -> genloom.Trained:
+    model = {"start": str(start), "lora_rank": 2, "tuning_lr": 2e-3, "sampling_steps": 3, "bound_terms": 2}
+    return genloom.fit("diffusion.ddpm", source, out=out, model={**model, **more}, train={"steps": 5})
+
+
+def test_a_model_goes_on_from_another(digits: Path, tmp_path: Path) -> None:
+    model = {"start": str(digits), "tuning_lr": 1e-12, "sampling_steps": 3, "bound_terms": 2}
+    again = genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "on", model=model, train={"steps": 1})
+    old = genloom.load(digits)
+    weights = old.model.state_dict()
+    assert all(torch.allclose(w, weights[n], atol=1e-6) for n, w in again.model.state_dict().items())
+    assert torch.equal(again.sample(4, label=3), old.sample(4, label=3))
+
+
+def test_changes_of_low_rank_leave_the_start_as_it_is(digits: Path, tmp_path: Path) -> None:
+    tuned = adapted(digits, "digits", tmp_path / "tuned")
+    old, new = genloom.load(digits).model.state_dict(), tuned.model.state_dict()
+    bases = {name: weight for name, weight in new.items() if ".base." in name}
+    assert len(bases) > 20
+    assert all(torch.equal(weight, old[name.replace(".base.", ".")]) for name, weight in bases.items())
+    assert any(bool(weight.any()) for name, weight in new.items() if name.endswith(".up.weight"))
+    assert torch.equal(genloom.load(tmp_path / "tuned").sample(4, label=3), tuned.sample(4, label=3))
+
+
+def test_changes_are_merged_where_they_are_a_start(digits: Path, tmp_path: Path) -> None:
+    tuned = adapted(digits, "digits", tmp_path / "tuned")
+    model = {"start": str(tmp_path / "tuned"), "tuning_lr": 1e-12, "sampling_steps": 3, "bound_terms": 2}
+    whole = genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "whole", model=model, train={"steps": 1})
+    items = genloom.open_data("digits").test.items[:8]
+    scores = [trained.log_prob(items, label=3).value for trained in (tuned, whole)]
+    assert torch.allclose(*scores, rtol=1e-4)
+
+
+def test_new_classes_begin_as_no_class(digits: Path, tmp_path: Path) -> None:
+    source = shades(tmp_path)
+    tuned = adapted(digits, source, tmp_path / "tuned", tuning_lr=1e-12)
+    table = tuned.model.state_dict()["embedding.label.weight"]
+    nothing = genloom.load(digits).model.state_dict()["embedding.label.weight"][-1]
+    assert torch.allclose(table, nothing.expand(3, -1), atol=1e-6)
+    moved = adapted(digits, source, tmp_path / "moved")
+    table = moved.model.state_dict()["embedding.label.weight"]
+    assert not torch.equal(table[0], table[1])
+    assert moved.sample(2, label=1).shape == (2, 1, 8, 8)
+
+
+def test_latent_models_keep_the_autoencoder_of_their_start(tmp_path: Path) -> None:
+    small = {**IMAGES, "channels": 8, "blocks": 0, "latent_channels": 3}
+    first = genloom.fit("diffusion.latent", "digits", out=tmp_path / "a", model=small, train={"steps": 4})
+    model = {"start": str(tmp_path / "a"), "lora_rank": 2, "sampling_steps": 3, "bound_terms": 2}
+    second = genloom.fit("diffusion.latent", "digits", out=tmp_path / "b", model=model, train={"steps": 2})
+    assert second.run.facts["config"]["latent_channels"] == 3
+    assert list(second.run.facts["stages"]) == ["prior-diffusion"]
+    items = genloom.open_data("digits").test.items[:4]
+    assert torch.equal(first.encode(items), second.encode(items))
+
+
+def test_changes_need_a_start_of_the_same_sort_of_condition(digits: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lora_rank is for a model that has a start"):
+        genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "out", model={"lora_rank": 2})
+    with pytest.raises(DataError, match="another sort of condition"):
+        genloom.fit(
+            "diffusion.ddpm",
+            "digits",
+            out=tmp_path / "out",
+            model={"start": str(digits)},
+            data={"captions": "templates"},
+        )

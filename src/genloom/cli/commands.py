@@ -9,7 +9,19 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from genloom.cli.shared import Anew, Json, Out, Seed, Training, at_least, emit, parsed, speaker, spoken
+from genloom.cli.shared import (
+    Anew,
+    Json,
+    Out,
+    Prompt,
+    Seed,
+    Training,
+    at_least,
+    emit,
+    parsed,
+    speaker,
+    spoken,
+)
 from genloom.core import registry
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError
@@ -166,6 +178,7 @@ def sample_command(
     given: Annotated[
         str | None, Parameter(help="Values of the given columns, such as age=30,hours=40.")
     ] = None,
+    prompt: Prompt = None,
     model: Anew | None = None,
     out: Out = None,
     json: Json = False,
@@ -176,7 +189,7 @@ def sample_command(
         run: a run directory.
     """
     opened = open_run(run).with_settings(parsed(model or {}))
-    drawn = write_samples(opened, n, seed=seed, label=label, given=_values(given), out=out)
+    drawn = write_samples(opened, n, seed=seed, label=label, given=_values(given), prompt=prompt, out=out)
     if json:
         files = [str(file) for file in drawn.files]
         told = {"n": n, "seed": seed, "seconds": drawn.seconds, "picture": str(drawn.picture)}

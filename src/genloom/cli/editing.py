@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from genloom.cli.shared import Anew, Json, Out, Seed, at_least, emit, parsed
+from genloom.cli.shared import Anew, Json, Out, Prompt, Seed, at_least, emit, parsed
 from genloom.core.errors import ConfigError
 from genloom.recipes import editing, walking
 from genloom.recipes.runs import Run, open_run
@@ -149,6 +149,7 @@ def infill_command(
     n: Count = 8,
     draws: Draws = 6,
     label: Label = "own",
+    prompt: Prompt = None,
     measure: Measure = False,
     seed: Seed = 0,
     model: Anew | None = None,
@@ -162,7 +163,7 @@ def infill_command(
     """
     if not 0 < keep < 1:
         raise ConfigError(f"--keep must be a share above 0 and below 1, not {keep}")
-    wanted = _wanted(n, draws, label, measure, seed)
+    wanted = _wanted(n, draws, label, prompt, measure, seed)
     walk = editing.write_infills(_opened(run, model), data, hide, keep, wanted, out)
     return _tell(walk, f"{walk.facts['n']} items, each completed {draws} times", json)
 
@@ -177,6 +178,7 @@ def restore_command(
     n: Count = 8,
     draws: Draws = 4,
     label: Label = "own",
+    prompt: Prompt = None,
     measure: Measure = False,
     seed: Seed = 0,
     model: Anew | None = None,
@@ -188,7 +190,7 @@ def restore_command(
     Args:
         run: a run directory of a diffusion model of images.
     """
-    wanted, factor = _wanted(n, draws, label, measure, seed), at_least(2, factor, "--factor")
+    wanted, factor = _wanted(n, draws, label, prompt, measure, seed), at_least(2, factor, "--factor")
     walk = editing.write_restorations(_opened(run, model), data, given, factor, blur, wanted, out)
     return _tell(walk, f"{walk.facts['n']} {given} images, each restored {draws} times", json)
 
@@ -201,6 +203,7 @@ def redraw_command(
     n: Count = 8,
     draws: Draws = 6,
     label: Label = "own",
+    prompt: Prompt = None,
     measure: Measure = False,
     seed: Seed = 0,
     model: Anew | None = None,
@@ -212,13 +215,13 @@ def redraw_command(
     Args:
         run: a run directory of a diffusion model.
     """
-    wanted = _wanted(n, draws, label, measure, seed)
+    wanted = _wanted(n, draws, label, prompt, measure, seed)
     walk = editing.write_redrawings(_opened(run, model), data, strength, wanted, out)
     return _tell(walk, f"{walk.facts['n']} items, each drawn anew {draws} times", json)
 
 
-def _wanted(n: int, draws: int, label: str, measure: bool, seed: int) -> editing.Wanted:
-    return editing.Wanted(at_least(1, n, "-n"), at_least(1, draws, "--draws"), label, measure, seed)
+def _wanted(n: int, draws: int, label: str, prompt: str | None, measure: bool, seed: int) -> editing.Wanted:
+    return editing.Wanted(at_least(1, n, "-n"), at_least(1, draws, "--draws"), label, measure, seed, prompt)
 
 
 def _opened(run: Path, settings: dict[str, str] | None) -> Run:

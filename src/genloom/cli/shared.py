@@ -22,6 +22,9 @@ Json = Annotated[
 ]
 Seed = Annotated[int, Parameter(help="Decides all that is random.")]
 Out = Annotated[Path | None, Parameter(help="Where the result is kept.")]
+Prompt = Annotated[
+    str | None, Parameter(help="A text that says what is wanted, for a model that is given texts.")
+]
 Training = Annotated[TrainConfig, Parameter(name="*")]
 Anew = Annotated[
     dict[str, str],

@@ -98,8 +98,8 @@ class Card:
         title: what people call it.
         summary: one sentence.
         events: tests of an event, in order of preference: the first that any view of the data passes wins.
-        conditions: what it can be conditional on: nothing, class labels, labels and rows of numbers alike, or
-            a sequence of symbols, without which it cannot be.
+        conditions: what it can be conditional on: nothing, class labels, labels and texts alike, labels and
+            rows of numbers alike, or a sequence of symbols, without which it cannot be.
         likelihood: the kind of its log-likelihood of the event, None if it has none.
         references: the papers it follows.
         good_at, bad_at: plain sentences.
@@ -115,7 +115,7 @@ class Card:
     good_at: tuple[str, ...]
     bad_at: tuple[str, ...]
     likelihood: Bound | None = None
-    conditions: Literal["none", "class", "any", "sequence"] = "none"
+    conditions: Literal["none", "class", "text", "any", "sequence"] = "none"
     couples_samples: bool = False
     autocast: bool = False
 
@@ -170,9 +170,9 @@ def symbol_sequence(event: Event) -> bool:
 
 def takes(card: Card, given: Event) -> bool:
     """Tell whether models of a family can be given this part of an item."""
-    return (
-        symbol_sequence(given) if card.conditions == "sequence" else card.conditions == "any" and real(given)
-    )
+    if symbol_sequence(given):
+        return card.conditions in ("text", "sequence")
+    return card.conditions == "any" and real(given)
 
 
 def anything(event: Event) -> bool:

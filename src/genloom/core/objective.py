@@ -130,23 +130,23 @@ class Stage:
     alike: bool = False
 
 
-def mapped(stage: Stage, part: str, share: float, change: Callable[[Batch], Batch]) -> Stage:
+def mapped(stage: Stage, part: str, share: float, change: Callable[[Batch, Noise], Batch]) -> Stage:
     """Return a stage of a part of a model as one of the whole, on batches that are changed before.
 
     Args:
         stage: trained by gradients.
         part: the name of the part as an attribute of the whole.
         share: of the budget.
-        change: from the whole's batch to the part's; what it computes gets no gradient.
+        change: from the whole's batch to the part's, by the step's noise; what it computes gets no gradient.
     """
     assert stage.objective is not None
 
     def wrapped(phase: Phase) -> Phase:
         loss, update = phase.loss, phase.update
         if loss is not None:
-            return replace(phase, loss=lambda batch, noise, clock: loss(change(batch), noise, clock))
+            return replace(phase, loss=lambda batch, noise, clock: loss(change(batch, noise), noise, clock))
         assert update is not None
-        return replace(phase, update=lambda batch, noise, clock: update(change(batch), noise, clock))
+        return replace(phase, update=lambda batch, noise, clock: update(change(batch, noise), noise, clock))
 
     objective = replace(
         stage.objective,

@@ -43,6 +43,7 @@ BUILT_IN: Mapping[str, str] = {
     "diffusion.ddpm": "genloom.families.diffusion_ddpm",
     "diffusion.edm": "genloom.families.diffusion_edm",
     "diffusion.flow_matching": "genloom.families.diffusion_flow_matching",
+    "diffusion.latent": "genloom.families.diffusion_latent",
     "diffusion.consistency": "genloom.families.diffusion_consistency",
     "diffusion.discrete": "genloom.families.diffusion_discrete",
     "energy.rbm": "genloom.families.energy_rbm",

@@ -4,12 +4,10 @@ A diffusion model is tuned until its estimates at two neighbouring places on the
 the curriculum of Geng et al. 2024, arXiv:2406.14548.  B batch, S event shape.
 """
 
-import os
-from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from genloom.core import card
@@ -22,8 +20,8 @@ from genloom.core.randomness import Noise
 from genloom.math.mixtures import beside
 from genloom.math.paths import PATHS
 from genloom.nn.denoising import Diffusion, Scoring
-from genloom.nn.diffusing import ADOPTED, Basics, Steps
-from genloom.nn.starts import settings_of, start_from
+from genloom.nn.diffusing import Basics, Steps
+from genloom.nn.starts import start_from
 from genloom.nn.walks import GREATEST, LEAST, Drawing
 
 SMOOTH = 0.00054
@@ -34,10 +32,6 @@ arXiv:2310.14189, section 3.3."""
 class Config(Basics):
     """Settings of a consistency model."""
 
-    start: str | None = Field(
-        None, description="folder of a run of a diffusion model to tune; it sets the path and the network"
-    )
-    start_sha256: str | None = Field(None, description="of that run's weights; found by itself")
     tuning_share: float = Field(
         0.4, gt=0, lt=1, description="of the budget, after diffusion, where there is no start"
     )
@@ -53,18 +47,6 @@ class Config(Basics):
     @classmethod
     def preset(cls, event: Event) -> Self:
         return cls.suited(event, {})
-
-    @model_validator(mode="before")
-    @classmethod
-    def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
-        if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
-            return given
-        folder = Path(os.path.expanduser(given["start"])).resolve()
-        found = settings_of(folder, ADOPTED)
-        asked = (info.context or {}).get("asked", ())
-        if other := [name for name in found if name in asked and given[name] != found[name]]:
-            raise ValueError(f"a start has its own {other[0]}: leave it out")
-        return {**given, "start": str(folder), **found}
 
     def build(self, event: Event, cond: Event | None) -> "Model":
         drawing = Drawing(
@@ -82,15 +64,14 @@ class Config(Basics):
         if self.start is None:
             before = [self.denoising(model.diffusion, 1 - self.tuning_share)]
         else:
-            assert self.start_sha256 is not None
-            start_from(model.diffusion, Path(self.start), self.start_sha256)
+            start_from(model.diffusion, self.start_weights())
 
         def disagreement(batch: Batch, noise: Noise, clock: Clock) -> Loss:
-            x0, label = self.seen(model.diffusion, batch, noise)
+            x0, told = self.seen(model.diffusion, batch, noise)
             mean, deviation = self.tuning_ratios
             ratio = (mean + deviation * noise.normal().double()).exp().clamp(LEAST, GREATEST)
             gap = gap_to_neighbours(ratio, self.halvings * clock.progress)
-            return Loss({"consistency": model.disagreement(x0, label, ratio, gap, noise).mean()})
+            return Loss({"consistency": model.disagreement(x0, told, ratio, gap, noise).mean()})
 
         optimiser = Optimiser(self.tuning_lr, schedule="cosine", warmup=0.05, clip=1.0)
         tuned = Objective(
@@ -109,7 +90,7 @@ class Model(nn.Module, Sampler, Infill, Restorer, Redrawer):
         super().__init__()
         self.diffusion = diffusion
 
-    def disagreement(self, x0: Tensor, label: Tensor, ratio: Tensor, gap: Tensor, noise: Noise) -> Tensor:
+    def disagreement(self, x0: Tensor, told: Value, ratio: Tensor, gap: Tensor, noise: Noise) -> Tensor:
         """Return by how much two places on the way to the data lead apart, over the gap between them.
 
         Where the gap reaches the data, these are where the nearer place leads.
@@ -129,7 +110,7 @@ class Model(nn.Module, Sampler, Infill, Restorer, Redrawer):
         def led(ratio: Tensor) -> Tensor:
             time = path.time(ratio * course.std).clamp(0, path.end)
             x = course.seen(time).to(x0).of(x0, eps)
-            return model.separated(x, time, model.output(x, time, label))[0]
+            return model.separated(x, time, model.output(x, time, told))[0]
 
         nearer = ratio - gap
         with torch.no_grad():
@@ -186,6 +167,6 @@ CARD = card.Card(
         "No likelihood.",
         "Samples are a little worse than those of its diffusion model with many calls.",
     ),
-    conditions="class",
+    conditions="text",
     autocast=True,
 )

@@ -40,6 +40,6 @@ CARD = card.Card(
         "Its likelihood bound is noisy and looser than a flow's.",
     ),
     likelihood=Bound.LOWER,
-    conditions="class",
+    conditions="text",
     autocast=True,
 )

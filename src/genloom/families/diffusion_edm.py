@@ -43,6 +43,6 @@ CARD = card.Card(
     good_at=("Good samples after few, well-placed network calls.",),
     bad_at=("Learns little where noise is very weak, so that its bound is loose.",),
     likelihood=Bound.LOWER,
-    conditions="class",
+    conditions="text",
     autocast=True,
 )

@@ -41,6 +41,6 @@ CARD = card.Card(
     ),
     bad_at=("Follows an equation for each sample and each density.",),
     likelihood=Bound.LOWER,
-    conditions="class",
+    conditions="text",
     autocast=True,
 )

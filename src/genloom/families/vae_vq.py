@@ -27,7 +27,8 @@ from genloom.core.events import (
 from genloom.core.likelihood import Bound, LogProb, given, weaken
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage, mapped
 from genloom.core.randomness import Noise
-from genloom.nn.ladder import Residual, padded
+from genloom.nn.autoencoders import map_decoder, map_encoder
+from genloom.nn.ladder import padded
 from genloom.nn.likelihoods import Output, OutputName, output_for, to_input
 from genloom.nn.quantiser import Quantiser, from_bits, perplexity, to_bits
 from genloom.nn.vae import Emit
@@ -69,9 +70,9 @@ class Config(card.Config):
         shape = padded(leaf.extents, self.halvings)
         codes = code_event(family.card, self.bits, (shape[1] >> self.halvings, shape[2] >> self.halvings))
         output = output_for(leaf, self.likelihood)
-        encoder = make_encoder(shape[0], self.channels, self.halvings, self.blocks, self.dim)
+        encoder = map_encoder(shape[0], self.channels, self.halvings, self.blocks, self.dim)
         numbers = shape[0] * output.parameters_per_scalar
-        decoder = make_decoder(self.dim, self.channels, self.halvings, self.blocks, numbers)
+        decoder = map_decoder(self.dim, self.channels, self.halvings, self.blocks, numbers)
         quantiser = Quantiser(1 << self.bits, self.dim, self.decay, self.dead)
         prior = registry.settings_of(self.prior, codes).build(codes, cond)
         return Model(leaf, shape, encoder, quantiser, decoder, output, codes, prior, self.emit)
@@ -103,7 +104,7 @@ class Config(card.Config):
     def _prior_stages(self, model: "Model") -> list[Stage]:
         """Return the stages of the prior's own family, which see codes."""
 
-        def coded(batch: Batch) -> Batch:
+        def coded(batch: Batch, noise: Noise) -> Batch:  # noqa: ARG001
             return {**batch, "x": model.code_items(model.encode(batch["x"]))}
 
         stages = registry.settings_of(self.prior, model.codes).stages(model.prior)
@@ -122,25 +123,6 @@ def code_event(prior: card.Card, bits: int, size: tuple[int, int]) -> Leaf:
         if any(accepts(event) for accepts in prior.events):
             return event
     raise ConfigError(f"the prior {prior.name} takes neither images of categories nor binary ones")
-
-
-def make_encoder(inputs: int, channels: int, halvings: int, blocks: int, dim: int) -> nn.Sequential:
-    """Return convolutions (B, C, H, W) -> (B, E, H >> halvings, W >> halvings)."""
-    layers: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1)]
-    for _ in range(halvings - 1):
-        layers += [nn.SiLU(), nn.Conv2d(channels, channels, 4, 2, 1)]
-    layers += [Residual(channels, 3) for _ in range(blocks)]
-    return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(channels, dim, 1))
-
-
-def make_decoder(dim: int, channels: int, halvings: int, blocks: int, outputs: int) -> nn.Sequential:
-    """Return convolutions (B, E, H, W) -> (B, outputs, H << halvings, W << halvings)."""
-    layers: list[nn.Module] = [nn.Conv2d(dim, channels, 3, 1, 1)]
-    layers += [Residual(channels, 3) for _ in range(blocks)]
-    for _ in range(halvings - 1):
-        layers += [nn.SiLU(), nn.Conv2d(channels, 4 * channels, 1), nn.PixelShuffle(2)]
-    last = [nn.Conv2d(channels, channels, 3, 1, 1), nn.SiLU(), nn.Conv2d(channels, 4 * outputs, 3, 1, 1)]
-    return nn.Sequential(*layers, nn.SiLU(), *last, nn.PixelShuffle(2))
 
 
 class Model(nn.Module, Sampler, Likelihood, Latent):

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from genloom.core.errors import DataError
 from genloom.core.events import Event, Value
@@ -59,8 +60,8 @@ class View(ABC):
     def decode(self, x: Value) -> Tensor:
         """Return the items that values of ``event`` stand for, rounded and clamped to legal ones."""
 
-    def conditions(self, items: Tensor) -> Value | None:  # noqa: ARG002
-        """Return the values of ``given`` that items hold, None where nothing is given."""
+    def conditions(self, split: "Split") -> Value | None:  # noqa: ARG002
+        """Return the values of ``given`` that belong to items, None where nothing is given."""
         return None
 
     def join(self, items: Tensor, conditions: Value | None) -> Tensor:  # noqa: ARG002
@@ -127,24 +128,30 @@ def check_shape(items: Tensor, shape: tuple[int, ...]) -> None:
 
 @dataclass(frozen=True)
 class Split:
-    """Items (n, ...) and their class labels (n,) int64, None where there are none."""
+    """Items (n, ...), and their class labels (n,) int64 and captions, code points (n, L) int32, if any."""
 
     items: Tensor
     labels: Tensor | None = None
+    captions: Tensor | None = None
 
     def __len__(self) -> int:
         return self.items.shape[0]
 
     def take(self, index: Tensor) -> "Split":
         """Select items by index or mask."""
-        return Split(self.items[index], None if self.labels is None else self.labels[index])
+        parts = (None if part is None else part[index] for part in (self.labels, self.captions))
+        return Split(self.items[index], *parts)
 
     def joined(self, other: "Split") -> "Split":
         """Return the items of this split and then those of another of the same data."""
-        labels = None
+        labels = captions = None
         if self.labels is not None and other.labels is not None:
             labels = torch.cat((self.labels, other.labels))
-        return Split(torch.cat((self.items, other.items)), labels)
+        if self.captions is not None and other.captions is not None:
+            longest = max(self.captions.shape[1], other.captions.shape[1])
+            both = (self.captions, other.captions)
+            captions = torch.cat([pad(part, (0, longest - part.shape[1])) for part in both])
+        return Split(torch.cat((self.items, other.items)), labels, captions)
 
     def some(self, n: int, name: str = "some") -> "Split":
         """Return at most n of the items, spread over the whole split by its size and a name alone."""

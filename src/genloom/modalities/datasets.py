@@ -1,6 +1,7 @@
 """Opening data by name or by path: read, split, fingerprint, ready for use."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -22,12 +23,17 @@ from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_dra
 from genloom.modalities.pairs import Pairs
 from genloom.modalities.parallel import PARALLEL, draw_numerals, read_pairs, read_parallel
 from genloom.modalities.pictures import fit
+from genloom.modalities.prompts import room_for
 from genloom.modalities.readers import read_path
 from genloom.modalities.records import JSON_LINES, read_folder, read_records
 from genloom.modalities.tables import read_text
+from genloom.modalities.templates import with_captions
 from genloom.modalities.texts import Texts
 from genloom.modalities.toys import TOYS, draw_toy
 from genloom.modalities.vectors import Vectors
+
+TEMPLATES = "templates"
+"""Captions that are made from classes."""
 
 
 class DataOptions(BaseModel):
@@ -58,6 +64,9 @@ class DataOptions(BaseModel):
     tokenizer: str | None = Field(
         None, description="see texts as the tokens of this file, tokenizer.json of a model to start from"
     )
+    captions: str | None = Field(
+        None, description="what images are given: a column of texts, or templates of their classes"
+    )
     points: int = Field(10_000, ge=10, description="number of points of a two-dimensional toy")
 
     @model_validator(mode="after")
@@ -65,6 +74,11 @@ class DataOptions(BaseModel):
         if self.test_fraction + self.valid_fraction >= 1:
             raise ValueError("test_fraction and valid_fraction must leave something for training")
         return self
+
+    @property
+    def caption_column(self) -> str | None:
+        """The column of captions, None where there is none or templates make them."""
+        return None if self.captions == TEMPLATES else self.captions
 
     @property
     def given_columns(self) -> tuple[str, ...]:
@@ -167,7 +181,7 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
     if source in PARALLEL:
         return source, read_parallel(locate(source), PARALLEL[source], options.given_columns)
     if source in REMOTES:
-        return source, read_path(locate(source), options.size, options.label)
+        return source, read_path(locate(source), options.size, options.label, options.caption_column)
     path = Path(located(source))
     if not path.exists():
         raise DataError(
@@ -183,7 +197,9 @@ def _read(source: str, options: DataOptions) -> tuple[str, Reading]:
         return path.stem, read_pairs(path, options.given, options.column)
     if path.suffix.lower() in JSON_LINES or options.column is not None:
         return path.stem, read_records(path, options.column, options.label)
-    return (path.name if path.is_dir() else path.stem), read_path(path, options.size, options.label)
+    return (path.name if path.is_dir() else path.stem), read_path(
+        path, options.size, options.label, options.caption_column
+    )
 
 
 def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
@@ -202,31 +218,34 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     if unit:
         parts = {n: Split(in_one_turn(p.items, unit), p.labels) for n, p in parts.items()}
     if not reading.columns:
-        parts = {n: Split(fit(p.items, options.size, reading.levels), p.labels) for n, p in parts.items()}
+        sized = {n: fit(p.items, options.size, reading.levels) for n, p in parts.items()}
+        parts = {n: replace(p, items=sized[n]) for n, p in parts.items()}
     bits = bool(reading.columns) and not unit and all(is_binary(part.items) for part in parts.values())
     found, notes = splits.divide(
         parts, options.test_fraction, options.valid_fraction, options.seed, distinct=not bits
     )
-    train = _limited(found["train"], options)
+    found["train"] = _limited(found["train"], options)
     if bits and options.given:
         raise DataError(
             f"{name} is a table of zeros and ones, of which all are modelled: leave --data.given out"
         )
-    modality = _modality(train.items, reading, options, bits, unit)
-    valid, test = found["valid"], found["test"]
     if options.binarise == "dynamic":
-        valid = Split(fixed_draw(valid.items, reading.levels, "valid"), valid.labels)
-        test = Split(fixed_draw(test.items, reading.levels, "test"), test.labels)
+        for split in ("valid", "test"):
+            found[split] = replace(found[split], items=fixed_draw(found[split].items, reading.levels, split))
         name = f"{name}-binarised"
     facts = (reading.levels, reading.columns, reading.classes, options.binarise)
+    mark = splits.fingerprint(found.values(), *facts, *options.given_columns)
+    if options.captions == TEMPLATES:
+        found = {n: with_captions(p, reading.classes, reading.levels, n) for n, p in found.items()}
+    room = room_for(found.values())
     return Dataset(
         name=name,
-        modality=modality,
-        train=train,
-        valid=valid,
-        test=test,
+        modality=_modality(found["train"].items, reading, options, bits, unit, room),
+        train=found["train"],
+        valid=found["valid"],
+        test=found["test"],
         classes=reading.classes,
-        fingerprint=splits.fingerprint((train, valid, test), *facts, *options.given_columns),
+        fingerprint=mark,
         notes=(*reading.notes, *notes),
         description=_description(reading, parts, options),
     )
@@ -300,6 +319,11 @@ def _refuse_unused(name: str, reading: Reading, options: DataOptions) -> None:
         raise DataError(f"{name} is no text file: leave --data.text out")
     if reading.columns and options.binarise != "none":
         raise DataError(f"{name} is a table, and binarise is for images: leave --data.binarise out")
+    if (spoken or reading.columns) and options.captions is not None:
+        raise DataError(f"{name} has no images, and captions are for these: leave --data.captions out")
+    column = options.captions not in (None, TEMPLATES)
+    if column and not all(part.captions is not None for part in reading.parts.values()):
+        raise DataError(f"{name} has no column {options.captions!r} of texts: leave --data.captions out")
     if reading.columns and options.size is not None:
         raise DataError(f"{name} is a table, and size is for images: leave --data.size out")
     if reading.text is not None and options.text not in ("auto", reading.text):
@@ -330,7 +354,7 @@ def is_binary(items: Tensor) -> bool:
 
 
 def _modality(
-    train: Tensor, reading: Reading, options: DataOptions, bits: bool, unit: Unit | None
+    train: Tensor, reading: Reading, options: DataOptions, bits: bool, unit: Unit | None, room: int
 ) -> Modality:
     if unit:
         return Angles(reading.columns, unit)
@@ -339,7 +363,7 @@ def _modality(
     if reading.columns:
         return Vectors.fit(train, reading.columns, options.given_columns)
     channels, height, width = train.shape[1:]
-    return Images((channels, height, width), reading.levels, options.binarise, options.alpha)
+    return Images((channels, height, width), reading.levels, options.binarise, options.alpha, room)
 
 
 def _description(reading: Reading, parts: Mapping[str, Split], options: DataOptions) -> str:

@@ -20,6 +20,7 @@ from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise, SampleNoise, key
 from genloom.modalities.base import Modality, View, check_shape
 from genloom.modalities.drawing import grid, png_bytes
+from genloom.modalities.prompts import PromptedView
 
 Binarise = Literal["none", "dynamic"]
 Shape = tuple[int, int, int]
@@ -231,6 +232,7 @@ class Images(Modality):
         levels: the number k of values a pixel can take, 2..256.
         binarise: ``dynamic`` draws white with probability v / (k - 1): other data than ``none``.
         alpha: margin of the logit view, in (0, 0.5).
+        room: bytes that a caption may have, 0 for images without captions.
 
     Raises:
         DataError: another number of channels.
@@ -240,11 +242,16 @@ class Images(Modality):
     units = "pixels"
 
     def __init__(
-        self, shape: Shape, levels: int = 256, binarise: Binarise = "none", alpha: float = DEFAULT_ALPHA
+        self,
+        shape: Shape,
+        levels: int = 256,
+        binarise: Binarise = "none",
+        alpha: float = DEFAULT_ALPHA,
+        room: int = 0,
     ) -> None:
         if shape[0] not in (1, 3):
             raise DataError(f"images need 1 (grey) or 3 (colour) channels, not {shape[0]}")
-        self.shape, self.levels, self.binarise, self.alpha = shape, levels, binarise, alpha
+        self.shape, self.levels, self.binarise, self.alpha, self.room = shape, levels, binarise, alpha, room
 
     def views(self) -> tuple[View, ...]:
         source: Levels | Coins
@@ -255,12 +262,13 @@ class Images(Modality):
         else:
             source = Levels(self.levels)
             first = LevelView(self.shape, self.levels)
-        return (
+        found = (
             first,
             ScaledView(self.shape, source),
             UnitView(self.shape, source),
             LogitView(self.shape, source, self.alpha),
         )
+        return tuple(PromptedView(view, self.room) for view in found) if self.room else found
 
     def count_units(self, items: Tensor) -> Tensor:
         return torch.full((len(items),), math.prod(self.shape))
@@ -298,14 +306,14 @@ class Images(Modality):
             "levels": self.levels,
             "binarise": self.binarise,
             "alpha": self.alpha,
+            "room": self.room,
         }
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
         channels, height, width = description["shape"]
-        return cls(
-            (channels, height, width), description["levels"], description["binarise"], description["alpha"]
-        )
+        levels, binarise, alpha = (description[name] for name in ("levels", "binarise", "alpha"))
+        return cls((channels, height, width), levels, binarise, alpha, description.get("room", 0))
 
     def _grey(self, items: Tensor) -> Tensor:
         """Stretch levels to 0..255."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from genloom.core.errors import DataError
 from genloom.modalities.base import Split
+from genloom.modalities.characters import to_items
 
 SPLITS = {
     "train": "train",
@@ -41,9 +42,11 @@ def split_names(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def part(items: Tensor, labels: Tensor | None, tags: Sequence[str]) -> dict[str, Split]:
+def part(
+    items: Tensor, labels: Tensor | None, tags: Sequence[str], captions: Sequence[str] | None = None
+) -> dict[str, Split]:
     """Gather items by the split that each one's tag names."""
-    whole = Split(items, labels)
+    whole = Split(items, labels, None if captions is None else to_items(captions))
     return {tag: whole.take(torch.tensor([t == tag for t in tags])) for tag in dict.fromkeys(tags)}
 
 

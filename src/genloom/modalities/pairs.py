@@ -16,7 +16,7 @@ from genloom.core.errors import DataError
 from genloom.core.events import Categorical, Event, Leaf, Length, Padded, Value
 from genloom.core.likelihood import Bound, LogProb, weaken
 from genloom.core.randomness import Noise
-from genloom.modalities.base import Modality, View
+from genloom.modalities.base import Modality, Split, View
 from genloom.modalities.characters import (
     byte_counts,
     lengths,
@@ -72,8 +72,8 @@ class TranslationView(View):
         items = to_items(texts)
         return torch.nn.functional.pad(items, (0, self.longest - items.shape[1]))
 
-    def conditions(self, items: Tensor) -> Value:
-        return self.read(to_texts(items[:, 0]))
+    def conditions(self, split: Split) -> Value:
+        return self.read(to_texts(split.items[:, 0]))
 
     def join(self, items: Tensor, conditions: Value | None) -> Tensor:
         assert conditions is not None

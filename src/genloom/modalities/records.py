@@ -116,7 +116,7 @@ def cell(record: Mapping[str, Any], column: str, place: str) -> str:
         held = f"it has {', '.join(record) or 'nothing'}"
         raise DataError(
             f"{place} has no {column!r}{nearest(column, list(record))}  ({held}): "
-            "name the columns of texts with --data.column and --data.given"
+            "name the columns of texts that there are"
         )
     value = record[column]
     if value is None or not isinstance(value, str | int | float):

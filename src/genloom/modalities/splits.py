@@ -113,7 +113,8 @@ def fingerprint(splits: Iterable[Split], *facts: object) -> str:
     """Hash splits and the facts that give their numbers a meaning, to 16 hexadecimal digits."""
     state = hashlib.blake2b(repr(facts).encode(), digest_size=8)
     for split in splits:
-        for part in (split.items, split.labels):
+        parts = (split.items, split.labels, *(() if split.captions is None else (split.captions,)))
+        for part in parts:
             state.update(b"-" if part is None else f"{part.dtype}{tuple(part.shape)}".encode())
             if part is not None:
                 state.update(part.contiguous().numpy().data)

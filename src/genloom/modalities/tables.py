@@ -133,12 +133,15 @@ def _find(label: str | None, names: Sequence[str], path: Path) -> int | None:
     return list(names).index(label)
 
 
-def read_parquet(paths: Sequence[Path], size: int | None, label: str | None) -> Reading:
+def read_parquet(
+    paths: Sequence[Path], size: int | None, label: str | None, caption: str | None = None
+) -> Reading:
     """Read Parquet files, one or more a split: images in a column of encoded bytes, else rows of numbers.
 
     Args:
         size: side to which images are cut and scaled.
         label: the column of labels; for images the one declared as classes, or called ``label``, if None.
+        caption: the column of captions of images.
 
     Raises:
         MissingExtra: pyarrow is not installed.
@@ -164,7 +167,7 @@ def read_parquet(paths: Sequence[Path], size: int | None, label: str | None) -> 
     column = next((f.name for f in table.schema if _holds_bytes(f.type)), None)
     if column is None:
         return _numeric_table(table, paths[0], label, tags)
-    return _image_table(table, column, paths[0], size, label, tags)
+    return _image_table(table, column, paths[0], size, label, caption, tags)
 
 
 def _holds_bytes(kind: Any) -> bool:
@@ -201,7 +204,13 @@ def _numbers(column: Any, name: str, path: Path) -> np.ndarray:
 
 
 def _image_table(
-    table: Any, column: str, path: Path, size: int | None, label: str | None, tags: Sequence[str]
+    table: Any,
+    column: str,
+    path: Path,
+    size: int | None,
+    label: str | None,
+    caption: str | None,
+    tags: Sequence[str],
 ) -> Reading:
     cells = table[column].to_pylist()
     content = [cell.get("bytes") if isinstance(cell, dict) else cell for cell in cells]
@@ -212,7 +221,9 @@ def _image_table(
     _find(label, table.column_names, path)
     values = None if label is None else table[label].take(kept).to_pylist()
     labels, classes = _image_labels(values, declared.get(label or ""), f"{path}: column {label!r}")
-    parts = part(items, labels, [tags[i] for i in kept])
+    _find(caption, table.column_names, path)
+    captions = None if caption is None else _texts(table[caption].take(kept).to_pylist())
+    parts = part(items, labels, [tags[i] for i in kept], captions)
     return Reading(parts, "Parquet", classes, label=label, notes=notes)
 
 

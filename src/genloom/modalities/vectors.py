@@ -15,7 +15,7 @@ from genloom.core.events import Leaf, Real, Value, tensor
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import Noise
 from genloom.core.serial import to_csv
-from genloom.modalities.base import Modality, View, check_shape
+from genloom.modalities.base import Modality, Split, View, check_shape
 from genloom.modalities.drawing import scatter
 
 
@@ -42,8 +42,8 @@ class StandardisedView(View):
     def encode(self, items: Tensor) -> Value:
         return self._standardised(items, self._free).float()
 
-    def conditions(self, items: Tensor) -> Tensor | None:
-        return self._standardised(items, self._given) if self.given else None
+    def conditions(self, split: Split) -> Tensor | None:
+        return self._standardised(split.items, self._given) if self.given else None
 
     def perturb(self, encoded: Value, noise: Noise) -> Value:  # noqa: ARG002
         return encoded

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import Latent
 from genloom.core.events import Bounded, Categorical, Leaf, Value, items, nearest_level
+from genloom.nn.ladder import Residual
 from genloom.nn.likelihoods import Output, to_input
 
 Network = Literal["auto", "mlp", "conv"]
@@ -105,6 +106,25 @@ class ConvDecoder(nn.Module):
         c, height, width = self.shape
         y = y[:, :, :height, :width].reshape(-1, c, self.per_scalar, height, width)
         return y.movedim(2, -1).reshape(z.shape[0], -1)
+
+
+def map_encoder(inputs: int, channels: int, halvings: int, blocks: int, dim: int) -> nn.Sequential:
+    """Return convolutions (B, C, H, W) -> (B, dim, H >> halvings, W >> halvings)."""
+    layers: list[nn.Module] = [nn.Conv2d(inputs, channels, 4, 2, 1)]
+    for _ in range(halvings - 1):
+        layers += [nn.SiLU(), nn.Conv2d(channels, channels, 4, 2, 1)]
+    layers += [Residual(channels, 3) for _ in range(blocks)]
+    return nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(channels, dim, 1))
+
+
+def map_decoder(dim: int, channels: int, halvings: int, blocks: int, outputs: int) -> nn.Sequential:
+    """Return convolutions (B, dim, H, W) -> (B, outputs, H << halvings, W << halvings)."""
+    layers: list[nn.Module] = [nn.Conv2d(dim, channels, 3, 1, 1)]
+    layers += [Residual(channels, 3) for _ in range(blocks)]
+    for _ in range(halvings - 1):
+        layers += [nn.SiLU(), nn.Conv2d(channels, 4 * channels, 1), nn.PixelShuffle(2)]
+    last = [nn.Conv2d(channels, channels, 3, 1, 1), nn.SiLU(), nn.Conv2d(channels, 4 * outputs, 3, 1, 1)]
+    return nn.Sequential(*layers, nn.SiLU(), *last, nn.PixelShuffle(2))
 
 
 class Autoencoder(nn.Module, Latent):

@@ -24,7 +24,7 @@ from genloom.core.capabilities import (
     Sampler,
     Steerable,
 )
-from genloom.core.events import Bounded, Leaf, Value, items, nearest_level, tensor
+from genloom.core.events import Bounded, Leaf, Value, items, nearest_level, stack, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
@@ -36,7 +36,7 @@ from genloom.math.ode import dopri5
 from genloom.math.paths import PATHS
 from genloom.math.solvers import Grid
 from genloom.nn.courses import Course
-from genloom.nn.labels import labels_or_null
+from genloom.nn.prompts import Prompts
 from genloom.nn.walks import Drawing, Walk
 
 NEAREST = 1e-4
@@ -85,7 +85,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
     Args:
         network: maps (B, *S) and an embedding (B, E) to (B, *S).
-        embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E).
+        embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E), or texts to (B, E) and
+            words.
 
     ``guides`` may hold a weaker model to be led away from; it is no part of this one.
     """
@@ -95,13 +96,13 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         leaf: Leaf,
         network: nn.Module,
         embedding: nn.Module,
-        classes: int,
+        prompts: Prompts,
         course: Course,
         drawing: Drawing,
         scoring: Scoring,
     ) -> None:
         super().__init__()
-        self.leaf, self.classes, self.course = leaf, classes, course
+        self.leaf, self.prompts, self.course = leaf, prompts, course
         self.drawing, self.scoring = drawing, scoring
         self.network, self.embedding = network, embedding
         self.guides = tuple[Diffusion, ...]()
@@ -109,56 +110,58 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile what is called."""
         self.network.compile(*args, **kwargs)
-        self.embedding.compile(*args, **kwargs)
+        if not self.prompts.longest:
+            self.embedding.compile(*args, **kwargs)
 
-    def output(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
-        """Return what the network says of x (B, *S) at times (B,)."""
+    def output(self, x: Tensor, time: Tensor, told: Value) -> Tensor:
+        """Return what the network says of x (B, *S) at times (B,), told a class or a text of each item."""
         seen, std = self.course.seen(time), self.course.std
-        embedded = self.embedding((seen.angle(std) / (math.pi / 2)).to(x), label)
-        return self.network(x / beside(seen.deviation(std), x), embedded).to(x.dtype)
+        embedded = self.embedding((seen.angle(std) / (math.pi / 2)).to(x), told)
+        parts = embedded if isinstance(embedded, tuple) else (embedded,)
+        return self.network(x / beside(seen.deviation(std), x), *parts).to(x.dtype)
 
-    def guided(self, x: Tensor, time: Tensor, label: Tensor, scale: float) -> Tensor:
-        """Return (1 - g) times what is said without label, or by a weaker model, plus g times what is said.
+    def guided(self, x: Tensor, time: Tensor, told: Value, scale: float) -> Tensor:
+        """Return (1 - g) times what is said if told nothing, or by a weaker model, plus g times what is said.
 
         Source: Ho & Salimans 2022, arXiv:2207.12598, equation 6, with g = w + 1; Karras et al. 2024,
         arXiv:2406.02507, section 4. All predictions are affine in epsilon.
         """
-        if scale == 1 or not (self.classes or self.guides):
-            return self.output(x, time, label)
+        if scale == 1 or not (self.prompts or self.guides):
+            return self.output(x, time, told)
         if self.guides:
-            weaker = self._said_by(self.guides[0], x, time, label)
-            return torch.lerp(weaker, self.output(x, time, label), scale)
-        null = torch.full_like(label, self.classes)
+            weaker = self._said_by(self.guides[0], x, time, told)
+            return torch.lerp(weaker, self.output(x, time, told), scale)
+        nothing = self.prompts.nothing_like(told)
         if scale == 0:
-            return self.output(x, time, null)
-        both = self.output(x.repeat(2, *(1,) * (x.dim() - 1)), time.repeat(2), torch.cat([null, label]))
-        without, with_label = both.chunk(2)
-        return torch.lerp(without, with_label, scale)
+            return self.output(x, time, nothing)
+        twice = x.repeat(2, *(1,) * (x.dim() - 1)), time.repeat(2)
+        without, said = self.output(*twice, stack([nothing, told])).chunk(2)
+        return torch.lerp(without, said, scale)
 
-    def _said_by(self, other: "Diffusion", x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+    def _said_by(self, other: "Diffusion", x: Tensor, time: Tensor, told: Value) -> Tensor:
         """Return what another model along the same path says, as this one would say it."""
-        x0, eps = other.separated(x, time, other.output(x, time, label))
+        x0, eps = other.separated(x, time, other.output(x, time, told))
         return self.course.told(time).to(x).of(x0, eps)
 
     def separated(self, x: Tensor, time: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
         """Return the data and the noise in x at times (B,) that follow from what the network says."""
         return separate(self.course.seen(time).to(x), x, self.course.told(time).to(x), output)
 
-    def denoising_error(self, x0: Tensor, label: Tensor, noise: Noise) -> Tensor:
+    def denoising_error(self, x0: Tensor, told: Value, noise: Noise) -> Tensor:
         """Return the weighted mean squared error of the network at one random time for each item, (B,)."""
         time = self.course.draw(noise)
         eps = noise.normal(*self.leaf.extents).to(x0)
         if self.course.coupling == "optimal":
-            eps = optimal_pairs(x0, eps, label)
+            eps = optimal_pairs(x0, eps, tensor(told))
         x = self.course.seen(time).to(x0).of(x0, eps)
         target = self.course.told(time).to(x0).of(x0, eps)
-        error = (self.output(x, time, label) - target).square().flatten(1).mean(1)
+        error = (self.output(x, time, told) - target).square().flatten(1).mean(1)
         return self.course.weight(time).to(x0) * error
 
     def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
         """Return the estimate of E[x_0 | x_t = x] at times (B,) of the path; its very ends are left out."""
         time = time.double().clamp(NEAREST, PATHS[self.course.path].end)
-        return self._data(x, time, self.output(x, time, labels_or_null(cond, self.classes, len(x))))
+        return self._data(x, time, self.output(x, time, self.prompts.complete(cond, len(x))))
 
     def _data(self, x: Tensor, time: Tensor, output: Tensor) -> Tensor:
         return self._clipped(self.separated(x, time, output)[0])
@@ -252,7 +255,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     ) -> Tensor:
         """Walk from x (B, *S) at the first of some times to the data at the last."""
         drawing = self.drawing
-        grid, label = _to_data(self.course.seen(times), -1), labels_or_null(cond, self.classes, len(x))
+        grid, told = _to_data(self.course.seen(times), -1), self.prompts.complete(cond, len(x))
 
         def denoise(x: Tensor, place: int) -> Tensor:
             time, ratio = times[place].expand(len(x)), grid.noise[place] / grid.data[place]
@@ -260,7 +263,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
             def estimate(x: Tensor) -> Tensor:
                 with torch.autocast("cpu", torch.bfloat16, enabled=drawing.bf16):
-                    output = self.guided(x, time, label, scale)
+                    output = self.guided(x, time, told, scale)
                 return self.separated(x, time, output)[0]
 
             return steer(estimate, x, grid.noise[place] * ratio)
@@ -278,13 +281,13 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         Source: Song et al. 2021, arXiv:2011.13456, section 4.3.
         """
         x = items(x, self.leaf.extents)
-        return self._carried(x / self.course.std, *self._angles(), labels_or_null(cond, self.classes, len(x)))
+        return self._carried(x / self.course.std, *self._angles(), self.prompts.complete(cond, len(x)))
 
     @torch.no_grad()
     def decode(self, z: Tensor, cond: Value | None = None) -> Value:
         """Return the items to which noise (B, *S) leads back."""
         last, first = reversed(self._angles())
-        y = self._carried(z, last, first, labels_or_null(cond, self.classes, len(z)))
+        y = self._carried(z, last, first, self.prompts.complete(cond, len(z)))
         return nearest_level(y * self.course.std, self.leaf.kind)
 
     @torch.no_grad()
@@ -295,11 +298,11 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         al. 2016, arXiv:1511.01844, equation 6).
         """
         x = items(x, self.leaf.extents)
-        label = labels_or_null(cond, self.classes, len(x))
-        value = self._density(x, label, noise) if self.scoring.by_ode else self._bound(x, label, noise)
+        told = self.prompts.complete(cond, len(x))
+        value = self._density(x, told, noise) if self.scoring.by_ode else self._bound(x, told, noise)
         return LogProb(value.to(x.dtype), Bound.LOWER, given(cond))
 
-    def _density(self, x: Tensor, label: Tensor, noise: Noise) -> Tensor:
+    def _density(self, x: Tensor, told: Value, noise: Noise) -> Tensor:
         """Return log p(x) by the probability-flow ODE, (B,). Song et al. 2021, arXiv:2011.13456, equation 39.
 
         In the coordinates of the network it is dy = (cos(a) eps - sin(a) u) da with u = x_0 / std, for any
@@ -313,7 +316,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
         def field(angle: Tensor, state: Tensor) -> Tensor:
             y = state[:-1].t().reshape(x.shape)
-            moved, trace = traced(lambda y: self._flow(y, angle, label), y, signs)
+            moved, trace = traced(lambda y: self._flow(y, angle, told), y, signs)
             return torch.cat((moved.flatten(1).t(), trace[None]))
 
         start = torch.cat(((x / std).flatten(1).t(), x.new_zeros(1, len(x))))
@@ -328,23 +331,23 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         first, last = self.course.seen(ends).angle(self.course.std).clamp_min(NEAREST).tolist()
         return first, last
 
-    def _carried(self, y: Tensor, start: float, end: float, label: Tensor) -> Tensor:
+    def _carried(self, y: Tensor, start: float, end: float, told: Value) -> Tensor:
         """Carry y (B, *S) by the probability-flow ODE from one angle to another."""
 
         def field(angle: Tensor, state: Tensor) -> Tensor:
-            return self._flow(state.t().reshape(y.shape), angle, label).flatten(1).t()
+            return self._flow(state.t().reshape(y.shape), angle, told).flatten(1).t()
 
         return dopri5(field, y.flatten(1).t(), start, end, self.scoring.tolerance).t().reshape(y.shape)
 
-    def _flow(self, y: Tensor, angle: Tensor, label: Tensor) -> Tensor:
+    def _flow(self, y: Tensor, angle: Tensor, told: Value) -> Tensor:
         """Return the derivative of y (B, *S) by the angle (B,)."""
         course, angle = self.course, angle.double()
         time = PATHS[course.path].time(angle.tan() * course.std)
         x = y * beside(course.seen(time).deviation(course.std), y)
-        x0, eps = self.separated(x, time, self.output(x, time, label))
+        x0, eps = self.separated(x, time, self.output(x, time, told))
         return Mixture(-angle.sin() / course.std, angle.cos()).to(y).of(x0, eps)
 
-    def _bound(self, x: Tensor, label: Tensor, noise: Noise) -> Tensor:
+    def _bound(self, x: Tensor, told: Value, noise: Noise) -> Tensor:
         """Return an unbiased Monte-Carlo estimate of the variational lower bound, (B,) nats.
 
         All T terms would cost T network calls. Instead the places 2..T are cut into ``bound_terms`` strata,
@@ -356,9 +359,9 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """
         ranges = bounds.strata(2, self.scoring.timesteps, self.scoring.bound_terms)
         index = bounds.draw_times(ranges, noise.uniform(len(ranges.count)))
-        bound = self._decoder_term(x, label, noise) - self._prior_term(x)
+        bound = self._decoder_term(x, told, noise) - self._prior_term(x)
         for j, count in enumerate(ranges.count.tolist()):
-            bound = bound - count * self._transition_term(x, index[:, j], label, noise)
+            bound = bound - count * self._transition_term(x, index[:, j], told, noise)
         return bound
 
     def _chain(self, index: Tensor) -> tuple[Tensor, Mixture]:
@@ -374,10 +377,10 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         seen, data = self.course.seen(time), index == 0
         return time, Mixture(seen.data.masked_fill(data, 1), seen.noise.masked_fill(data, 0))
 
-    def _estimated(self, x0: Tensor, time: Tensor, seen: Mixture, label: Tensor, noise: Noise) -> Tensor:
+    def _estimated(self, x0: Tensor, time: Tensor, seen: Mixture, told: Value, noise: Noise) -> Tensor:
         """Estimate x_0 from a draw of x_t given x_0."""
         x = seen.to(x0).of(x0, noise.normal(*self.leaf.extents).to(x0))
-        return self._data(x, time, self.output(x, time, label))
+        return self._data(x, time, self.output(x, time, told))
 
     def _prior_term(self, x0: Tensor) -> Tensor:
         """Return KL(q(x_T | x_0) || p(x_T)), (B,)."""
@@ -386,24 +389,24 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         variance = seen.noise.square()
         return bounds.gaussian_kl(seen.data * x0, variance, 0 * variance, variance).flatten(1).sum(1)
 
-    def _transition_term(self, x0: Tensor, index: Tensor, label: Tensor, noise: Noise) -> Tensor:
+    def _transition_term(self, x0: Tensor, index: Tensor, told: Value, noise: Noise) -> Tensor:
         """Return KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of places s just before places t (B,) >= 2, (B,)."""
         time, seen = self._chain(index)
         _, before = self._chain(index - 1)
-        off = x0 - self._estimated(x0, time, seen, label, noise)
+        off = x0 - self._estimated(x0, time, seen, told, noise)
         left = 1 - (before.noise * seen.data / (before.data * seen.noise)).square()
         true = left * before.noise.square()
         own = true if self.drawing.variance == "posterior" else left * seen.noise.square()
         shift, true, own = (beside(part, x0) for part in (before.data * left, true, own))
         return bounds.gaussian_kl(shift * off, true, torch.zeros_like(true), own).flatten(1).sum(1)
 
-    def _decoder_term(self, x0: Tensor, label: Tensor, noise: Noise) -> Tensor:
+    def _decoder_term(self, x0: Tensor, told: Value, noise: Noise) -> Tensor:
         """Return log p(x_0 | x_1), (B,): the mass of levels, else a Gaussian density.
 
         Source: Ho et al. 2020, equation 13.
         """
         time, seen = self._chain(torch.ones(len(x0), dtype=torch.int64))
-        mean, kind = self._estimated(x0, time, seen, label, noise), self.leaf.kind
+        mean, kind = self._estimated(x0, time, seen, told, noise), self.leaf.kind
         variance = seen.to(x0).noise.square()
         if isinstance(kind, Bounded) and kind.levels is not None:
             log_p = bounds.discretised_gaussian(x0, mean, variance, kind.lo, kind.hi, kind.levels)

@@ -4,15 +4,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from torch import Tensor, nn
 
 from genloom.core import card
-from genloom.core.card import class_count
 from genloom.core.errors import ConfigError
-from genloom.core.events import Batch, Bounded, Event, Leaf, Real, describe, flat_leaf, tensor
+from genloom.core.events import Batch, Bounded, Event, Leaf, Real, Value, describe, flat_leaf, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math.coupling import Coupling
@@ -22,9 +21,10 @@ from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.dit import DiT
-from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.lora import adapt, learnt
+from genloom.nn.prompts import Prompts, TimeTextEmbedding, prompts_for, text_leaf
 from genloom.nn.residual import ResidualMLP
-from genloom.nn.starts import settings_of, start_from
+from genloom.nn.starts import relabelled, settings_of, start_from, weights_of
 from genloom.nn.unet import TimeLabelEmbedding, UNet
 from genloom.nn.walks import Drawing, GridName, Restoring
 
@@ -67,12 +67,15 @@ ADOPTED = (
     "hidden",
     "layers",
     "embedding",
+    "text_layers",
 )
 """Settings that say what a network's weights mean."""
 
 
 class Basics(card.Config):
     """Settings of what a network learns along a path, of the network, its training and its samples."""
+
+    adopted: ClassVar[tuple[str, ...]] = ADOPTED
 
     path: PathSetting = "cosine"
     prediction: Prediction = "v"
@@ -94,7 +97,9 @@ class Basics(card.Config):
     precision: card.Free[Literal["fp32", "bf16"]] = Field(
         "fp32", description="of the network as it draws; bf16 is faster where the machine knows it"
     )
-    label_dropout: float = Field(0.1, ge=0, lt=1, description="share of labels hidden, to learn no class")
+    label_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of labels or texts hidden, to learn to do without"
+    )
     network: Literal["unet", "dit"] = Field(
         "unet", description="of images: convolutions, or a transformer of patches"
     )
@@ -107,8 +112,16 @@ class Basics(card.Config):
     hidden: int = Field(256, ge=1, description="width of the network of vectors")
     layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
     embedding: int = Field(128, ge=4, multiple_of=4, description="E")
+    text_layers: int = Field(2, ge=1, description="of the transformer that reads texts, where there are any")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
+
+    start: str | None = Field(
+        None,
+        description="folder of a run of a diffusion model to go on from; it sets the path and the network",
+    )
+    start_sha256: str | None = Field(None, description="of that run's weights; found by itself")
+    tuning_lr: float = Field(3e-4, gt=0, description="peak rate of Adam where there is such a start")
 
     @classmethod
     def suited(
@@ -127,6 +140,18 @@ class Basics(card.Config):
             return cls(widths=(32, 64), lr=4e-3, batch_size=64, **small)
         return cls(patch=2)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
+        if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
+            return given
+        folder = Path(os.path.expanduser(given["start"])).resolve()
+        found = settings_of(folder, cls.adopted)
+        asked = (info.context or {}).get("asked", ())
+        if other := [name for name in found if name in asked and given[name] != found[name]]:
+            raise ValueError(f"a start has its own {other[0]}: leave it out")
+        return {**given, "start": str(folder), **found}
+
     @model_validator(mode="after")
     def _fits_the_path(self) -> Self:
         if len(self.widths) != len(self.depths):
@@ -141,42 +166,66 @@ class Basics(card.Config):
         """Return an untrained model.
 
         Raises:
-            ConfigError: the event has other values than real or scaled ones.
+            ConfigError: the event has other values than real or scaled ones, or there are texts that these
+                settings cannot go with.
         """
-        leaf, classes = flat_leaf(event), class_count(cond)
+        leaf, prompts = flat_leaf(event), prompts_for(cond)
         if not isinstance(leaf.kind, Bounded | Real):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
+        if prompts.longest and (len(leaf.extents) != 3 or self.coupling == "optimal"):
+            raise ConfigError("texts are for images, with noise and data coupled independently")
         course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
-        network, embedding = self._network(leaf), TimeLabelEmbedding(self.embedding, classes)
-        return Diffusion(leaf, network, embedding, classes, course, drawing, scoring)
+        network, embedding = self._network(leaf, bool(prompts.longest)), self._embedding(prompts, cond)
+        return Diffusion(leaf, network, embedding, prompts, course, drawing, scoring)
 
-    def _network(self, leaf: Leaf) -> nn.Module:
-        """Return a network from items and embeddings to items."""
+    def _embedding(self, prompts: Prompts, cond: Event | None) -> nn.Module:
+        """Return a network from times and conditions to embeddings."""
+        if not prompts.longest:
+            return TimeLabelEmbedding(self.embedding, prompts.classes)
+        return TimeTextEmbedding(self.embedding, text_leaf(cond), self.text_layers)
+
+    def _network(self, leaf: Leaf, reads: bool) -> nn.Module:
+        """Return a network from items and embeddings to items, which looks at words if it ``reads``."""
         if len(leaf.extents) != 3:
             return ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
         channels = leaf.extents[0]
         if self.network == "dit":
             sizes = self.dit_width, self.dit_layers, self.dit_heads
-            return DiT(channels, self.embedding, *sizes, self.patch)
-        return UNet(channels, self.embedding, self.widths, self.depths, self.patch)
+            return DiT(channels, self.embedding, *sizes, self.patch, reads)
+        return UNet(channels, self.embedding, self.widths, self.depths, self.patch, reads=reads)
 
-    def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        """Return the data of a batch (B, *S) and its labels (B,), some of them hidden."""
+    def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Value]:
+        """Return the data of a batch (B, *S) and what is told of them, hidden of some."""
         x0 = tensor(batch["x"])
         x0 = spread(x0, model.leaf, noise)[0] if self.dequantise else x0
-        label = labels_or_null(batch.get("cond"), model.classes, len(x0))
-        return x0, hide_labels(label, model.classes, self.label_dropout, noise)
+        told = model.prompts.complete(batch.get("cond"), len(x0))
+        return x0, model.prompts.hidden(told, self.label_dropout, noise)
+
+    def moved(self, model: Diffusion) -> nn.Module:
+        """Return what training changes."""
+        return model
+
+    def start_weights(self) -> dict[str, Tensor]:
+        """Return the weights of the start.
+
+        Raises:
+            DataError: they are gone or have changed.
+        """
+        assert self.start is not None
+        assert self.start_sha256 is not None
+        return weights_of(Path(self.start), self.start_sha256)
 
     def denoising(self, model: Diffusion, budget_share: float = 1.0) -> Stage:
         """Return the stage in which a model learns to tell data from noise."""
 
         def error(batch: Batch, noise: Noise, _: Clock) -> Loss:
-            x0, label = self.seen(model, batch, noise)
-            return Loss({self.prediction: model.denoising_error(x0, label, noise).mean()})
+            x0, told = self.seen(model, batch, noise)
+            return Loss({self.prediction: model.denoising_error(x0, told, noise).mean()})
 
-        optimiser = Optimiser(self.lr, schedule="cosine", warmup=0.05, clip=1.0)
+        lr = self.lr if self.start is None else self.tuning_lr
+        optimiser = Optimiser(lr, schedule="cosine", warmup=0.05, clip=1.0)
         objective = Objective(
-            {"denoiser": Group(model, optimiser)},
+            {"denoiser": Group(self.moved(model), optimiser)},
             [Phase("denoise", ("denoiser",), error)],
             Average(),
             couples=self.coupling == "optimal",
@@ -197,7 +246,7 @@ class Settings(Basics):
         description="of ddpm and the bound: posterior suits discrete data, forward smooth densities",
     )
     guidance_scale: card.Free[float] = Field(
-        1.0, ge=0, le=100, description="0 ignores the label, 1 follows it, more exaggerates it"
+        1.0, ge=0, le=100, description="0 ignores the label or text, 1 follows it, more exaggerates it"
     )
     guidance_interval: card.Free[tuple[float, float]] = Field(
         (0, 1e9), description="ratios of noise to data between which labels are exaggerated"
@@ -222,6 +271,8 @@ class Settings(Basics):
     tolerance: card.Free[float] = Field(
         1e-4, ge=1e-9, lt=0.1, description="of the solver of densities and codes"
     )
+    lora_rank: int = Field(0, ge=0, description="of the changes of a start's maps; 0 trains all of it")
+    lora_alpha: float = Field(16, gt=0, description="weight of the changes, times their rank")
     probes: card.Free[int] = Field(1, ge=1, le=1000, description="signs for traces of over 64 values")
 
     @classmethod
@@ -236,11 +287,23 @@ class Settings(Basics):
             raise ValueError("next to the data x0 says nothing of the noise: predict v for densities by ode")
         if self.guidance_interval[0] >= self.guidance_interval[1]:
             raise ValueError("guidance_interval must rise from one ratio of noise to data to another")
+        if self.lora_rank and self.start is None:
+            raise ValueError("lora_rank is for a model that has a start")
         return self
 
-    def build(self, event: Event, cond: Event | None) -> Diffusion:
-        if self.guidance_scale != 1 and not class_count(cond) and self.guide is None:
-            raise ConfigError("a guidance_scale is for models with labels, or for those that have a guide")
+    def build(self, event: Event, cond: Event | None) -> nn.Module:
+        return self.denoiser(event, cond)
+
+    def denoiser(self, event: Event, cond: Event | None) -> Diffusion:
+        """Return an untrained model with its ways of drawing and scoring.
+
+        Raises:
+            ConfigError: what it is to model, or to be told, does not go with these settings.
+        """
+        if self.guidance_scale != 1 and not prompts_for(cond) and self.guide is None:
+            raise ConfigError(
+                "a guidance_scale is for models with labels or texts, or for those that have a guide"
+            )
         drawing = Drawing(
             sampler=self.sampler,
             calls=self.sampling_steps,
@@ -259,6 +322,8 @@ class Settings(Basics):
         by_ode = self.likelihood == "ode"
         scoring = Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
         model = self.diffusion(event, cond, drawing, scoring)
+        if self.lora_rank:
+            adapt(model, self.lora_rank, self.lora_alpha)
         if self.guide is not None:
             model.guides = (self._weaker(event, cond, Path(os.path.expanduser(self.guide))),)
         return model
@@ -276,12 +341,30 @@ class Settings(Basics):
         digest = settings.pop("start_sha256")
         if settings["path"] != self.path:
             raise ConfigError(f"the guide {folder} goes along {settings['path']}, not {self.path}")
-        model = type(self)(**settings).build(event, cond)
-        start_from(model, folder, digest)
+        model = type(self)(**settings).denoiser(event, cond)
+        start_from(model, weights_of(folder, digest))
         return model.eval().requires_grad_(False)
 
     def stages(self, model: nn.Module) -> list[Stage]:
+        assert isinstance(model, Diffusion)
+        self.begin(model)
+        return [self.denoising(model)]
+
+    def begin(self, model: nn.Module) -> None:
+        """Fill a model with its start, if it has one.
+
+        Raises:
+            ConfigError: a guide is asked for, which is not for training.
+            DataError: the start is gone, has changed, or does not fit the data.
+        """
         if self.guide is not None:
             raise ConfigError("a guide is chosen when samples are drawn: leave it out of the fit")
-        assert isinstance(model, Diffusion)
-        return [self.denoising(model)]
+        if self.start is not None:
+            start_from(model, relabelled(self.start_weights(), model))
+
+    def moved(self, model: Diffusion) -> nn.Module:
+        """Return all, or of changes of low rank these and the classes, which may be new."""
+        if not self.lora_rank:
+            return model
+        labels = [model.embedding.label] if isinstance(model.embedding, TimeLabelEmbedding) else []
+        return nn.ModuleList([learnt(model), *(label.requires_grad_() for label in labels)])

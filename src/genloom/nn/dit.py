@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genloom.nn.attention import Attention, Gated, Step, everywhere, gated_width
 from genloom.nn.norms import rms_norm
-from genloom.nn.unet import silence
+from genloom.nn.unet import WordAttention, Words, silence
 
 BASE = 100.0
 """Of the wavelengths of rows and columns, of which images have few."""
@@ -35,19 +35,22 @@ class ModulatedBlock(nn.Module):
     and its weight at one.
     """
 
-    def __init__(self, width: int, heads: int, embedding: int) -> None:
+    def __init__(self, width: int, heads: int, embedding: int, reads: bool) -> None:
         super().__init__()
         self.attention = Attention(width, heads, heads, width // heads)
+        self.reading = WordAttention(width, embedding) if reads else None
         self.gated = Gated(width, gated_width(width))
         self.modulation = nn.Linear(embedding, 6 * width)
         silence(self.modulation)
 
-    def forward(self, x: Tensor, embedding: Tensor, step: Step, layer: int) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, words: Words | None, step: Step, layer: int) -> Tensor:
         """Map (B, L, D) to (B, L, D)."""
         first, second = self.modulation(embedding)[:, None].chunk(2, 2)
         scale, shift, weight = first.chunk(3, 2)
         found = self.attention(torch.addcmul(shift, rms_norm(x), 1 + scale), step, layer)
         x = torch.addcmul(x, found, 1 + weight)
+        if self.reading is not None and words is not None:
+            x = x + self.reading(rms_norm(x), words)
         scale, shift, weight = second.chunk(3, 2)
         return torch.addcmul(x, self.gated(torch.addcmul(shift, rms_norm(x), 1 + scale)), 1 + weight)
 
@@ -58,20 +61,28 @@ class DiT(nn.Module):
     Args:
         patch: side of the squares that are places of the transformer; sizes that it does not divide are
             padded with zeros and cropped.
+        reads: each block looks at words.
     """
 
     def __init__(
-        self, channels: int, embedding: int, width: int, layers: int, heads: int, patch: int
+        self,
+        channels: int,
+        embedding: int,
+        width: int,
+        layers: int,
+        heads: int,
+        patch: int,
+        reads: bool = False,
     ) -> None:
         super().__init__()
         self.patch, self.size = patch, width // heads
         self.enter = nn.Linear(channels * patch**2, width)
-        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, embedding) for _ in range(layers))
+        self.blocks = nn.ModuleList(ModulatedBlock(width, heads, embedding, reads) for _ in range(layers))
         self.modulation = nn.Linear(embedding, 2 * width)
         self.leave = nn.Linear(width, channels * patch**2)
         silence(self.modulation, self.leave)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, words: Words | None = None) -> Tensor:
         height, width = x.shape[-2:]
         x = F.pixel_unshuffle(F.pad(x, (0, -width % self.patch, 0, -height % self.patch)), self.patch)
         rows, columns = x.shape[-2:]
@@ -79,7 +90,7 @@ class DiT(nn.Module):
         step = Step(grid_angles(rows, columns, self.size).to(x), everywhere(seen))
         h = self.enter(x.flatten(2).transpose(1, 2))
         for layer, block in enumerate(self.blocks):
-            h = block(h, embedding, step, layer)
+            h = block(h, embedding, words, step, layer)
         scale, shift = self.modulation(embedding)[:, None].chunk(2, 2)
         h = self.leave(torch.addcmul(shift, rms_norm(h), 1 + scale))
         whole = F.pixel_shuffle(h.transpose(1, 2).unflatten(2, (rows, columns)), self.patch)

@@ -2,15 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import nn
+from torch import Tensor, nn
 
 from genloom.core.errors import DataError
+
+BASE, CHANGE = re.compile(r"\.base\."), re.compile(r"\.(down|up)\.weight$")
+"""In the names of weights of adapted maps: the map as it was, and what is added to it."""
 
 MOST_BYTES = 1 << 24
 """Of a ``run.json``."""
@@ -40,11 +44,11 @@ def settings_of(folder: Path, names: Collection[str]) -> dict[str, Any]:
     return {**{name: config[name] for name in names if name in config}, "start_sha256": weights}
 
 
-def start_from(model: nn.Module, folder: Path, sha256: str) -> None:
-    """Fill a model with the weights of the run in a folder.
+def weights_of(folder: Path, sha256: str) -> dict[str, Tensor]:
+    """Return the weights of the run in a folder.
 
     Raises:
-        DataError: they are gone, have changed, or are of other sizes.
+        DataError: they are gone, or have changed.
     """
     path = folder / "model.safetensors"
     try:
@@ -54,6 +58,47 @@ def start_from(model: nn.Module, folder: Path, sha256: str) -> None:
     if hashlib.sha256(weights).hexdigest() != sha256:
         raise DataError(f"{path} is not what this fit began with: restore it, or begin another fit")
     try:
-        model.load_state_dict(load(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise DataError(f"{path} does not fit these data: {' '.join(str(error).split())[:160]}") from error
+        found = load(weights)
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:160]}") from error
+    facts = json.loads((folder / "run.json").read_text())
+    return merged(found, float(facts["config"].get("lora_alpha", 0)))
+
+
+def merged(weights: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """Return weights with changes of low rank added to what they change."""
+    found = {BASE.sub(".", name): value for name, value in weights.items() if not CHANGE.search(name)}
+    for name, down in weights.items():
+        if name.endswith(".down.weight"):
+            stem = name.removesuffix(".down.weight")
+            change = (weights[f"{stem}.up.weight"].flatten(1) @ down.flatten(1)).view_as(
+                weights[f"{stem}.base.weight"]
+            )
+            found[f"{stem}.weight"] = found[f"{stem}.weight"] + change * (alpha / len(down))
+    return found
+
+
+def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Fill a model with weights; changes of low rank, which these do not have, stay as they are.
+
+    Raises:
+        DataError: they are of other sizes.
+    """
+    own = {name: BASE.sub(".", name) for name in model.state_dict() if not CHANGE.search(name)}
+    try:
+        missing, _ = model.load_state_dict(
+            {name: weights[source] for name, source in own.items() if source in weights}, strict=False
+        )
+    except RuntimeError as error:
+        raise DataError(f"the start does not fit these data: {' '.join(str(error).split())[:160]}") from error
+    if any(name in own for name in missing) or set(weights) - set(own.values()):
+        raise DataError("the start does not fit these data: it is given another sort of condition")
+
+
+def relabelled(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return weights for a model of other classes, which begin as no class, the last row of the table."""
+    found = dict(weights)
+    for name, own in model.state_dict().items():
+        if name.endswith("embedding.label.weight") and name in weights and len(own) != len(weights[name]):
+            found[name] = weights[name][-1:].expand(len(own), -1)
+    return found

@@ -8,10 +8,13 @@ are added, not concatenated, which halves the work of each first convolution of 
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from genloom.nn.attention import shares
 
 GROUP_WIDTH = 16
 
@@ -44,6 +47,13 @@ def group_norm(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(width // GROUP_WIDTH if width % GROUP_WIDTH == 0 else 1, width)
 
 
+class Words(NamedTuple):
+    """Words to look at, (B, L, E), and which of them there are, (B, L)."""
+
+    values: Tensor
+    present: Tensor
+
+
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions; the embedding scales and shifts between them. It starts as the identity.
 
@@ -65,6 +75,11 @@ class ResidualBlock(nn.Module):
         return x + self.conv_out(F.silu(torch.addcmul(shift, h, 1 + scale)))
 
 
+def heads_of(width: int, head_width: int) -> int:
+    """Return the number of heads, of this width or somewhat wider, that divides a width."""
+    return next(h for h in range(max(1, width // head_width), 0, -1) if width % h == 0)
+
+
 class PixelAttention(nn.Module):
     """Self-attention between the pixels of a small map, added to it. It starts as the identity.
 
@@ -73,7 +88,7 @@ class PixelAttention(nn.Module):
 
     def __init__(self, width: int, head_width: int = 32) -> None:
         super().__init__()
-        self.heads = next(h for h in range(max(1, width // head_width), 0, -1) if width % h == 0)
+        self.heads = heads_of(width, head_width)
         self.norm = group_norm(width)
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
@@ -86,6 +101,27 @@ class PixelAttention(nn.Module):
         weight = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
         mixed = (weight.to(v.dtype) @ v).transpose(1, 2).reshape(b, h * w, c)
         return x + self.out(mixed).view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class WordAttention(nn.Module):
+    """Each place of a sequence (B, N, W) looks at words; what it finds is to be added. It starts as zero.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3.
+    """
+
+    def __init__(self, width: int, embedding: int, head_width: int = 32) -> None:
+        super().__init__()
+        self.heads = heads_of(width, head_width)
+        self.ask = nn.Linear(width, width)
+        self.show = nn.Linear(embedding, 2 * width)
+        self.out = nn.Linear(width, width)
+        silence(self.out)
+
+    def forward(self, x: Tensor, words: Words) -> Tensor:
+        query = self.ask(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        key, value = self.show(words.values).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        found = shares(query, key, words.present[:, None, None]) @ value
+        return self.out(found.transpose(1, 2).flatten(2))
 
 
 class Chain(nn.Module):
@@ -119,6 +155,7 @@ class UNet(nn.Module):
         widths: channels of each level, finest first; each level halves the size.
         depths: residual blocks of each level, on the way down and again on the way up.
         patch: side of the squares that are folded into channels first, so that all levels are smaller.
+        reads: the coarsest level looks at words.
 
     Source: Ho et al. 2020, arXiv:2006.11239, appendix B; attention at the coarsest level only. Sizes that
     the levels do not divide are padded with zeros and cropped.
@@ -132,6 +169,7 @@ class UNet(nn.Module):
         depths: Sequence[int],
         patch: int = 1,
         outputs: int | None = None,
+        reads: bool = False,
     ) -> None:
         super().__init__()
         self.patch, self.multiple = patch, patch * 2 ** (len(widths) - 1)
@@ -140,29 +178,39 @@ class UNet(nn.Module):
         self.downs = nn.ModuleList(Chain(w, embedding, d) for w, d in zip(widths, depths, strict=True))
         self.shrinks = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.attention = PixelAttention(widths[-1])
+        self.reading = WordAttention(widths[-1], embedding) if reads else None
         self.ups = nn.ModuleList(Chain(w, embedding, d) for w, d in zip(widths, depths, strict=True))
         self.grows = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairs)
         self.norm = group_norm(widths[0])
         self.head = nn.Conv2d(widths[0], (outputs or channels) * patch**2, 3, padding=1)
         silence(self.head)
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, words: Words | None = None) -> Tensor:
         height, width = x.shape[-2:]
         x = F.pad(x, (0, -width % self.multiple, 0, -height % self.multiple))
         x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
-        h = self._levels(self.stem(x), F.silu(embedding))
+        h = self._levels(self.stem(x), F.silu(embedding), words)
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)[..., :height, :width]
 
-    def _levels(self, h: Tensor, embedding: Tensor) -> Tensor:
+    def _levels(self, h: Tensor, embedding: Tensor, words: Words | None) -> Tensor:
         """Run down to the coarsest level and up again."""
         skips = []
         for down, shrink in zip(self.downs, self.shrinks, strict=False):
             skips.append(down(h, embedding))
             h = shrink(skips[-1])
-        h = self.ups[-1](self.attention(self.downs[-1](h, embedding)), embedding)
+        h = self._read(self.attention(self.downs[-1](h, embedding)), words)
+        h = self.ups[-1](h, embedding)
         for up, grow, skip in zip(self.ups[-2::-1], self.grows[::-1], skips[::-1], strict=True):
             h = up(doubled(grow(h)) + skip, embedding)
         return h
+
+    def _read(self, h: Tensor, words: Words | None) -> Tensor:
+        """Let the pixels of maps (B, W, H, W) look at words."""
+        if self.reading is None or words is None:
+            return h
+        b, c, height, width = h.shape
+        found = self.reading(h.permute(0, 2, 3, 1).reshape(b, height * width, c), words)
+        return h + found.view(b, height, width, c).permute(0, 3, 1, 2)
 
 
 def silence(*layers: nn.Module) -> None:

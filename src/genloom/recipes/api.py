@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, validate_call
 from torch import Tensor, nn
 
 from genloom.core.errors import ConfigError, DataError, complaint
+from genloom.core.events import Value
 from genloom.core.likelihood import LogProb
 from genloom.metrics import Figure
 from genloom.modalities.base import Split
@@ -64,6 +65,7 @@ class Trained:
         seed: int = 0,
         label: str | int | None = None,
         given: dict[str, float] | None = None,
+        prompt: str | None = None,
     ) -> Tensor:
         """Draw n items; item i of a seed is the same whatever n.
 
@@ -71,6 +73,8 @@ class Trained:
             label: a class by name or number, or ``each`` in turn, for a conditional model; drawn as in the
                 training data if absent.
             given: values of the given columns, for a model that has some; the test rows' in turn if absent.
+            prompt: a text that says what is wanted, for a model that is given texts; the captions of test
+                items in turn if absent.
 
         Returns:
             Items in the data's own form: uint8 images (n, C, H, W) or float64 rows (n, D).
@@ -78,7 +82,7 @@ class Trained:
         Raises:
             ConfigError, DataError: n is not positive, or there is no such class or column.
         """
-        cond = conditions_for(self.run, n, seed, label, given)
+        cond = conditions_for(self.run, n, seed, label, given, prompt)
         return self.run.sample(self.model, n, seed=seed, cond=cond)
 
     def sample_towards(
@@ -87,6 +91,7 @@ class Trained:
         n: int,
         *,
         label: str | int | None = None,
+        prompt: str | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Draw n items, those of more reward more often.
@@ -95,6 +100,7 @@ class Trained:
             reward: maps items (B, *S) as the model sees them, images from -1 to 1 and not on their levels, to
                 nats (B,); differentiable by torch. The logarithm of a classifier's probability is one.
             label: a class by name or number, for a conditional model; none if absent.
+            prompt: a text, for a model that is given texts; none if absent.
 
         Raises:
             ConfigError: n is not positive, or there is no such class.
@@ -102,7 +108,7 @@ class Trained:
         """
         if n < 1:
             raise ConfigError(f"n must be at least 1, not {n}")
-        cond = None if label is None else conditions_for(self.run, n, seed, label, None)
+        cond = self._asked(n, label, prompt, seed)
         return self.run.view.decode(sampling.sample_towards(self.model, n, reward, seed=seed, cond=cond))
 
     @checked
@@ -114,6 +120,7 @@ class Trained:
         seed: int = 0,
         label: str | int | None = None,
         given: dict[str, float] | None = None,
+        prompt: str | None = None,
     ) -> list[Path]:
         """Draw n items, write them to files below ``out`` with one picture of all, and return the files.
 
@@ -121,7 +128,14 @@ class Trained:
             ConfigError, DataError: n is not positive, there is no such class or column, or ``out`` holds
                 something else.
         """
-        return write_samples(self.run, n, seed=seed, label=label, given=given, out=Path(out)).files
+        drawn = write_samples(self.run, n, seed=seed, label=label, given=given, prompt=prompt, out=Path(out))
+        return drawn.files
+
+    def _asked(self, n: int, label: str | int | None, prompt: str | None, seed: int) -> Value | None:
+        """Return what n items are given, nothing where nothing is asked for."""
+        if label is None and prompt is None:
+            return None
+        return conditions_for(self.run, n, seed, label, None, prompt)
 
     def log_prob(self, items: Tensor, *, label: str | int | None = None, seed: int = 0) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
@@ -150,7 +164,9 @@ class Trained:
             Unsupported: the family has no codes.
         """
         items = self._checked(items)
-        return latents.encode(self.model, evaluating.seen(self.run, items), self.run.view.conditions(items))
+        return latents.encode(
+            self.model, evaluating.seen(self.run, items), self.run.view.conditions(Split(items))
+        )
 
     def decode(self, codes: Tensor) -> Tensor:
         """Return the most typical item for each code (n, *Z), in the data's own form.
@@ -176,7 +192,13 @@ class Trained:
         return evaluating.reconstructed(self.model, self.run, unlabelled)[0]
 
     def infill(
-        self, items: Tensor, known: Tensor, *, label: str | int | None = None, seed: int = 0
+        self,
+        items: Tensor,
+        known: Tensor,
+        *,
+        label: str | int | None = None,
+        prompt: str | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Return items (n, ...) with their known values, and a draw of the others, in the data's own form.
 
@@ -184,6 +206,7 @@ class Trained:
             items: what stands at unknown places has no effect, as long as it is legal.
             known: booleans, in the shape of the items or one that broadcasts to it.
             label: a class by name or number, for a conditional model; none if absent.
+            prompt: a text, for a model that is given texts; none if absent.
 
         Raises:
             DataError: the items are not of the data's form, or ``known`` does not fit them.
@@ -191,7 +214,7 @@ class Trained:
         """
         x = editing.of_fixed_size(evaluating.seen(self.run, self._checked(items)))
         known = torch.as_tensor(known)
-        cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
+        cond = self._asked(len(x), label, prompt, seed)
         return self.run.view.decode(infilling.infill(self.model, x, known, seed=seed, cond=cond))
 
     def restore(
@@ -201,6 +224,7 @@ class Trained:
         given: editing.Given = "small",
         blur: float = 1.5,
         label: str | int | None = None,
+        prompt: str | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Return images (n, C, H, W) of which this is known.
@@ -210,29 +234,38 @@ class Trained:
                 square, of blurred ones (n, C, H, W), or of grey ones (n, 1, H, W).
             blur: deviation in pixels of what made blurred ones.
             label: a class by name or number, for a conditional model; none if absent.
+            prompt: a text, for a model that is given texts; none if absent.
 
         Raises:
             ConfigError, DataError: what is known does not fit the run's images.
             Unsupported: the family cannot restore.
         """
         known = _numbers(known)
-        return editing.restored(self.run, self.model, known, given, blur, label, seed)
+        cond = self._asked(len(known), label, prompt, seed)
+        return editing.restored(self.run, self.model, known, given, blur, cond, seed)
 
     def redraw(
-        self, items: Tensor, strength: float = 0.5, *, label: str | int | None = None, seed: int = 0
+        self,
+        items: Tensor,
+        strength: float = 0.5,
+        *,
+        label: str | int | None = None,
+        prompt: str | None = None,
+        seed: int = 0,
     ) -> Tensor:
         """Return items (n, ...) drawn anew from what noise leaves of them, in the data's own form.
 
         Args:
             strength: above 0 and at most 1, where next to nothing is left.
             label: a class by name or number, for a conditional model; none if absent.
+            prompt: a text, for a model that is given texts; none if absent.
 
         Raises:
             DataError: the items are not of the data's form.
             Unsupported: the family cannot redraw.
         """
         x = editing.of_fixed_size(evaluating.seen(self.run, self._checked(items)))
-        cond = None if label is None else conditions_for(self.run, len(x), seed, label, None)
+        cond = self._asked(len(x), label, prompt, seed)
         return self.run.view.decode(restoring.redraw(self.model, x, strength, seed=seed, cond=cond))
 
     @checked

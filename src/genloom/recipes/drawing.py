@@ -9,14 +9,20 @@ from typing import Any
 import torch
 
 from genloom.core.errors import ConfigError
-from genloom.core.events import Value, tensor
+from genloom.core.events import Value, take, tensor
+from genloom.core.randomness import key
 from genloom.core.serial import to_json
+from genloom.modalities.base import Split
+from genloom.modalities.prompts import PromptedView
 from genloom.modalities.vectors import Vectors
 from genloom.recipes.evaluating import data_of
 from genloom.recipes.runs import Run, labels_for
 from genloom.train.checkpoint import write_atomically
 
 MARK = "samples.json"
+
+LONGEST = 48
+"""Characters of a prompt in a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -29,26 +35,49 @@ class Drawn:
 
 
 def conditions_for(
-    run: Run, n: int, seed: int, label: str | int | None, given: Mapping[str, float] | None
+    run: Run,
+    n: int,
+    seed: int,
+    label: str | int | None,
+    given: Mapping[str, float] | None,
+    prompt: str | None = None,
 ) -> Value | None:
     """Return what n samples are given.
 
     Args:
+        prompt: a text.
         label: a class by name or number, or ``each`` in turn; drawn as in the training data if absent.
         given: the values of the given columns; what is given of the test items in turn if absent.
 
     Raises:
-        ConfigError, DataError: the run knows no such class or column, or its data are gone.
+        ConfigError, DataError: the run knows no such class or column, or no texts, or its data are gone.
     """
+    if prompt is not None:
+        if label is not None or given:
+            raise ConfigError("a prompt says all that samples are given: leave --label and --given out")
+        return prompted(run, prompt, n)
     modality = run.modality
     if given and isinstance(modality, Vectors) and modality.given and label is None:
-        return run.view.conditions(modality.given_row(given).expand(n, -1))
+        return run.view.conditions(Split(modality.given_row(given).expand(n, -1)))
     if run.view.given is not None and not given and label is None:
         test = data_of(run).test
-        return run.view.conditions(test.some(len(test)).items[torch.arange(n) % len(test)])
+        return run.view.conditions(test.some(len(test)).take(torch.arange(n) % len(test)))
     if given:
         raise ConfigError(f"{run.folder} is not given columns: leave --given out")
     return labels_for(run, label, n, seed)
+
+
+def prompted(run: Run, prompt: str, n: int) -> Value:
+    """Return a text as what n samples are given.
+
+    Raises:
+        ConfigError: the run is not given texts.
+        DataError: the text is too long.
+    """
+    view = run.view
+    if not isinstance(view, PromptedView):
+        raise ConfigError(f"{run.folder} is not given texts: leave --prompt out, or fit with --data.captions")
+    return take(view.read([prompt]), torch.zeros(n, dtype=torch.int64))
 
 
 def write_samples(
@@ -58,12 +87,13 @@ def write_samples(
     seed: int = 0,
     label: str | int | None = None,
     given: Mapping[str, float] | None = None,
+    prompt: str | None = None,
     out: Path | None = None,
 ) -> Drawn:
     """Draw n samples and write each in the data's own form, by class where a label was given.
 
     Args:
-        label, given: what they are given, as in ``conditions_for``.
+        label, given, prompt: what they are given, as in ``conditions_for``.
         out: a folder, new, empty or written by this before; below the run's ``samples`` if absent.
 
     Raises:
@@ -71,11 +101,10 @@ def write_samples(
     """
     if n < 1:
         raise ConfigError(f"-n must be at least 1, not {n}")
-    conditions = conditions_for(run, n, seed, label, given)
+    conditions = conditions_for(run, n, seed, label, given, prompt)
     anew = run.facts.get("set_anew", {})
-    folder = check_folder(
-        out or run.folder / "samples" / _name(seed, n, label, {**(given or {}), **anew}), MARK
-    )
+    told = {**(given or {}), **anew, **({} if prompt is None else {"prompt": _short(prompt)})}
+    folder = check_folder(out or run.folder / "samples" / _name(seed, n, label, told), MARK)
     model, began = run.load(), time.perf_counter()
     items = run.sample(model, n, seed=seed, cond=conditions)
     seconds = time.perf_counter() - began
@@ -84,7 +113,7 @@ def write_samples(
     files = run.modality.write(items, classes, folder)
     path = write_picture(folder / "all", *run.modality.draw(items))
     facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
-    facts |= {"given": dict(given or {}), "settings": anew}
+    facts |= {"given": dict(given or {}), "prompt": prompt, "settings": anew}
     write_atomically(folder / MARK, to_json(facts).encode())
     return Drawn(path, files, seconds)
 
@@ -106,6 +135,11 @@ def write_picture(stem: Path, media: str, picture: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, picture)
     return path
+
+
+def _short(text: str) -> str:
+    """Return a text that is short enough for a folder's name, and like no other."""
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}-{key(text):x}"
 
 
 def _name(seed: int, n: int, label: str | int | None, more: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from genloom.core.capabilities import Infill, Redrawer, Restorer, need
 from genloom.core.errors import ConfigError, DataError
-from genloom.core.events import Value, flat_leaf, nearest_level, tensor
+from genloom.core.events import Value, flat_leaf, nearest_level, take, tensor
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import generator
 from genloom.math.inverse import averaged, blurred, luminance
@@ -19,7 +19,7 @@ from genloom.metrics import wilson
 from genloom.metrics.fidelity import psnr
 from genloom.modalities.base import Split
 from genloom.modalities.images import Images
-from genloom.recipes.drawing import check_folder
+from genloom.recipes.drawing import check_folder, prompted
 from genloom.recipes.evaluating import data_of, seen
 from genloom.recipes.features import features_for
 from genloom.recipes.runs import Run, labels_for
@@ -44,7 +44,8 @@ class Wanted:
     Args:
         n: items.
         draws: of each.
-        label: ``own`` gives a class-conditional model the item's class, ``none`` none, else a class's name.
+        label: ``own`` gives a model the item's own class or caption, ``none`` nothing, else a class's name.
+        prompt: a text that a model is given instead.
         measure: compare with the items as they were.
     """
 
@@ -53,6 +54,7 @@ class Wanted:
     label: str
     measure: bool
     seed: int
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def write_restorations(
 
 
 def restored(
-    run: Run, model: nn.Module, known: Tensor, given: Given, blur: float, label: str | int | None, seed: int
+    run: Run, model: nn.Module, known: Tensor, given: Given, blur: float, cond: Value | None, seed: int
 ) -> Tensor:
     """Return images of which this is known, (n, C, H, W).
 
@@ -212,7 +214,6 @@ def restored(
     scaled = known.float() * (2 / (modality.levels - 1)) - 1
     if not bool((scaled.abs() <= 1).all()):
         raise DataError(f"what is known must be pixels from 0 to {modality.levels - 1}")
-    cond = None if label is None else labels_for(run, label, len(known), seed)
     return run.view.decode(restoring.restore(model, measurement, scaled, seed=seed, cond=cond))
 
 
@@ -244,7 +245,7 @@ def write_redrawings(run: Run, source: str | None, strength: float, wanted: Want
     return _kept(run, folder, None, drawn, split, wanted, {"strength": strength})
 
 
-def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor, Tensor | None]:
+def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor, Value | None]:
     """Return items, the same as the model sees them, once for each draw, and what it is given with them.
 
     Items that the view makes others, such as black or white ones, count as what it makes.
@@ -252,10 +253,17 @@ def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor
     split = items_of(run, source)[0].some(wanted.n)
     whole = of_fixed_size(seen(run, split.items))
     split, x = replace(split, items=run.view.decode(whole)), whole.repeat_interleave(wanted.draws, 0)
+    return split, x, _told(run, split, wanted, len(x))
+
+
+def _told(run: Run, split: Split, wanted: Wanted, count: int) -> Value | None:
+    """Return what a model is given with so many draws of items."""
+    if wanted.prompt is not None:
+        return prompted(run, wanted.prompt, count)
     if wanted.label == "own":
-        labels = split.labels if run.classes else None
-        return split, x, None if labels is None else labels.repeat_interleave(wanted.draws, 0)
-    return split, x, None if wanted.label == "none" else labels_for(run, wanted.label, len(x), 0)
+        own = run.conditions(split)
+        return None if own is None else take(own, torch.arange(len(split)).repeat_interleave(wanted.draws))
+    return None if wanted.label == "none" else labels_for(run, wanted.label, count, 0)
 
 
 def of_fixed_size(x: Value) -> Tensor:
@@ -284,6 +292,7 @@ def _kept(
     rows = torch.cat(parts if before is not None else parts[::-1], 1)
     picture = run.modality.draw(rows.flatten(0, 1), columns=rows.shape[1])
     about = {"n": len(split), "draws": wanted.draws, "label": wanted.label, "seed": wanted.seed}
+    about |= {} if wanted.prompt is None else {"prompt": wanted.prompt}
     anew = run.facts.get("set_anew", {})
     told = {**about, **facts, **({"settings": anew} if anew else {})}
     if wanted.measure:

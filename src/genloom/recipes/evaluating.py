@@ -27,8 +27,11 @@ from genloom.metrics import (
     wilson,
 )
 from genloom.modalities.base import Dataset, Modality, Split
-from genloom.modalities.datasets import DataOptions, open_data
+from genloom.modalities.datasets import TEMPLATES, DataOptions, open_data
+from genloom.modalities.images import Images
 from genloom.modalities.pairs import Pairs
+from genloom.modalities.prompts import PromptedView
+from genloom.modalities.templates import named_colours
 from genloom.recipes import translating
 from genloom.recipes.features import Features, features_for
 from genloom.recipes.runs import Run
@@ -104,7 +107,7 @@ def as_seen(dataset: Dataset, split: Split, seed: int) -> Tensor:
     view = dataset.modality.views()[0]
     noise = SampleNoise(key(seed, "as seen"), torch.arange(len(split)))
     seen = view.decode(view.perturb(view.encode(split.items), noise))
-    return view.join(seen, view.conditions(split.items))
+    return view.join(seen, view.conditions(split))
 
 
 def evaluate_run(
@@ -180,13 +183,16 @@ def evaluate(
     check_same_data(run, dataset)
     model, test = run.load(), held_out(dataset, limit)
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
-    given = run.view.conditions(test.items) if labels is None else labels
+    given = run.view.conditions(test) if labels is None else labels
     began = time.perf_counter()
     items = run.sample(model, len(test), seed=1, cond=given)
     seconds = (time.perf_counter() - began) / len(test) * 1000
     figures = sample_figures(items, dataset, features, test)
-    if labels is not None and features.probs is not None:
-        figures["class_accuracy"] = class_accuracy_figure(items, labels, dataset, features)
+    meant = test.labels if isinstance(run.view, PromptedView) else labels
+    if meant is not None and features.probs is not None:
+        figures["class_accuracy"] = class_accuracy_figure(items, meant, dataset, features)
+        if run.facts["data"]["options"].get("captions") == TEMPLATES and items.shape[1] == 3:
+            figures["caption_accuracy"] = caption_accuracy_figure(items, test, dataset, features)
     if isinstance(model, Likelihood):
         figures |= likelihood(model, run, dataset, scored)
     learnt = replace(dataset, train=run.trained_on(dataset))
@@ -232,15 +238,36 @@ def class_accuracy_figure(items: Tensor, labels: Tensor, dataset: Dataset, featu
 
     Its note has how often it names that of a real validation item.
     """
-    assert features.probs is not None
-    n = len(items)
-    share = float((features.probs(items).argmax(1) == labels).double().mean())
-    lo, hi = wilson(share, n)
-    mark = Fingerprint(
-        f"class_accuracy(n={n})", 1, features.name, features.preprocessing, dataset.fingerprint
-    )
     note = "" if features.accuracy is None else f"{features.accuracy:.1%} of real items"
-    return Figure("class_accuracy", share, min(lo, share), max(hi, share), n, mark, note=note)
+    return _share_figure("class_accuracy", _recognised(items, labels, features), dataset, features, note)
+
+
+def caption_accuracy_figure(items: Tensor, test: Split, dataset: Dataset, features: Features) -> Figure:
+    """Return how often a sample shows both the class and the colour that the caption of a test item names.
+
+    Its note has how often the colour alone is right.
+    """
+    modality = dataset.modality
+    assert isinstance(modality, Images)
+    assert test.labels is not None
+    drawn, meant = (named_colours(x, modality.levels) for x in (items, test.items))
+    right = _recognised(items, test.labels, features) & (drawn == meant)
+    note = f"the colour of {float((drawn == meant).double().mean()):.1%}"
+    return _share_figure("caption_accuracy", right, dataset, features, note)
+
+
+def _recognised(items: Tensor, labels: Tensor, features: Features) -> Tensor:
+    """Return of which items a classifier names the class, (n,)."""
+    assert features.probs is not None
+    return features.probs(items).argmax(1) == labels
+
+
+def _share_figure(name: str, right: Tensor, dataset: Dataset, features: Features, note: str) -> Figure:
+    """Return the share of what is right (n,), with its interval."""
+    share, n = float(right.double().mean()), len(right)
+    lo, hi = wilson(share, n)
+    mark = Fingerprint(f"{name}(n={n})", 1, features.name, features.preprocessing, dataset.fingerprint)
+    return Figure(name, share, min(lo, share), max(hi, share), n, mark, note=note)
 
 
 def _inception(probs: Tensor, features: Features, data: str, seed: int) -> Figure:
@@ -286,7 +313,7 @@ def score_seen(model: nn.Module, run: Run, split: Split, seed: int = 0) -> tuple
     noise = SampleNoise(key(seed, "score"), torch.arange(len(split)))
     x = run.view.perturb(run.view.encode(split.items), noise)
     if not run.classes:
-        return scoring.log_prob(model, x, run.view.conditions(split.items), seed=seed), x
+        return scoring.log_prob(model, x, run.view.conditions(split), seed=seed), x
     if len(run.classes) <= MAX_CLASSES:
         prior = run.label_counts / run.label_counts.sum()
         return scoring.marginal_log_prob(model, x, prior, seed=seed), x
@@ -307,7 +334,7 @@ def reconstructed(model: nn.Module, run: Run, split: Split) -> tuple[Tensor, Ten
     Raises:
         Unsupported: the model has no codes.
     """
-    given = run.view.conditions(split.items)
+    given = run.view.conditions(split)
     back = latents.reconstruct(model, seen(run, split.items), run.conditions(split))
     items = run.view.join(run.view.decode(back), given)
     features = run.modality.features

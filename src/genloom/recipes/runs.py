@@ -96,7 +96,7 @@ class Run:
 
     def conditions(self, split: Split) -> Value | None:
         """Return what the model is given with the items of a split: labels, columns, or nothing."""
-        return split.labels if self.classes else self.view.conditions(split.items)
+        return split.labels if self.classes else self.view.conditions(split)
 
     def trained_on(self, dataset: Dataset) -> Split:
         """Return the items of its data that the run learns from: in a refit, those for validation as well."""

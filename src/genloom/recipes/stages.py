@@ -220,7 +220,7 @@ def _previewer(job: Job, stage: str) -> Callable[[nn.Module, int | None], None]:
     """
     run, part = job.run, job.dataset.valid.some(PREVIEW_ITEMS)
     labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
-    seen = job.dataset.train.items[torch.arange(PREVIEW_ITEMS) % len(job.dataset.train)]
+    seen = job.dataset.train.take(torch.arange(PREVIEW_ITEMS) % len(job.dataset.train))
     cond = run.view.conditions(seen) if labels is None else labels
 
     def pictured(model: nn.Module) -> tuple[str, bytes]:

@@ -51,6 +51,14 @@ COLUMNS: list[dict[str, str]] = [
         "blind to variety within a class.",
     },
     {
+        "key": "caption_accuracy",
+        "title": "Caption accuracy",
+        "better": "higher",
+        "unit": "",
+        "how": "Share of samples with the class and the colour that their captions name, of test items in "
+        "words that no caption had in training; the class by a classifier, the colour by the middle's mean.",
+    },
+    {
         "key": "nll",
         "title": "Negative log-likelihood",
         "better": "lower",

@@ -217,19 +217,23 @@ def restoring_agrees(case: Case) -> None:
 
 
 def redrawing_keeps_some(case: Case) -> None:
-    """Items are redrawn legally, less like themselves the more they are, and do not see each other."""
+    """Items are redrawn legally, two draws the less alike the more is redrawn, and do not see each other."""
     x, others, labels = tensor(case.items(BATCH)), tensor(case.held_out)[:BATCH], case.given(BATCH)
     redrawer = as_capability(case, Redrawer)
 
-    def redraw(x: Tensor, strength: float) -> Tensor:
+    def redraw(x: Tensor, strength: float, seed: int = 0) -> Tensor:
         with torch.no_grad():
-            return tensor(redrawer.redraw(x, strength, row_noise(BATCH), labels))
+            return tensor(redrawer.redraw(x, strength, row_noise(BATCH, seed), labels))
 
     little, much = redraw(x, 0.05), redraw(x, 1.0)
     for redrawn in (little, much):
         require_legal(case.event, redrawn, BATCH)
-    gaps = [float((redrawn - x).square().mean()) for redrawn in (little, much)]
-    require(gaps[0] < gaps[1], "redrawn at little strength, items change as much as at full")
+    apart = [
+        float((redraw(x, strength, 1) - redrawn).double().square().mean())
+        for strength, redrawn in ((0.05, little), (1.0, much))
+    ]
+    same = apart == [0, 0]
+    require(same or apart[0] < apart[1], "at little strength two draws differ as much as at full")
     beside = redraw(torch.cat([x[:3], others[3:]]), 0.05)
     require(torch.equal(beside[:3], little[:3]), "an item depends on the others of its batch")
 
@@ -494,6 +498,32 @@ def source_matters(case: Case) -> None:
             except DataError:
                 continue
             raise AssertionError("sequences that are missing or of another number are not refused")
+
+
+def texts_matter(case: Case) -> None:
+    """Texts may be given, left out, or empty; another one changes what the model does."""
+    if case.source is None:
+        return
+    given = case.given(FEW)
+    assert isinstance(given, Padded)
+    empty, others = (
+        Padded(given.values, torch.zeros_like(given.lengths)),
+        take(given, torch.arange(FEW).roll(1)),
+    )
+    with torch.no_grad():
+        draws = [sampler(case).sample(row_noise(FEW), cond) for cond in (None, empty, given, others)]
+    require(equal(draws[0], draws[1]), "samples with empty texts differ from those without a text")
+    changed = not equal(draws[2], draws[3])
+    if isinstance(case.model, Likelihood):
+        with torch.no_grad():
+            scores = [score(case.model, case.items(FEW), cond).value for cond in (given, others)]
+        changed = changed or not torch.equal(*scores)
+    require(changed, "the card takes texts, but they change neither samples nor scores")
+    try:
+        sampler(case).sample(row_noise(FEW), take(given, slice(1, None)))
+    except DataError:
+        return
+    raise AssertionError("texts of another number are not refused")
 
 
 def alignment_adds_up(case: Case) -> None:

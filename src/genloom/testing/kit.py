@@ -127,7 +127,9 @@ def applicable(subject: Subject) -> dict[str, Callable[[Subject], None]]:
         found["independence"] = each_case(checks.samples_do_not_see_each_other)
     if card.conditions == "sequence":
         found["source"] = each_case(checks.source_matters)
-    if card.conditions in ("class", "any"):
+    if card.conditions == "text":
+        found["texts"] = each_case(checks.texts_matter)
+    if card.conditions in ("class", "text", "any"):
         found["labels"] = each_case(checks.labels_matter)
     if card.conditions == "any":
         found["numbers"] = each_case(checks.numbers_matter)

@@ -162,6 +162,8 @@ class Subject:
             return [replace(case, source=SOURCE) for case in found]
         if self.family.card.conditions != "none":
             found.insert(1, replace(found[0], classes=CLASSES))
+        if self.family.card.conditions == "text":
+            found.insert(1, replace(found[0], source=SOURCE))
         if self.family.card.conditions == "any":
             found.insert(1, replace(found[0], numbers=NUMBERS))
         return found
@@ -176,9 +178,9 @@ class Subject:
         return isinstance(self.cases[0].build(), capability)
 
 
-def row_noise(rows: int) -> Noise:
+def row_noise(rows: int, seed: int = 0) -> Noise:
     """Return the sampling noise of the first rows."""
-    return SampleNoise(0, torch.arange(rows))
+    return SampleNoise(seed, torch.arange(rows))
 
 
 def as_capability(case: Case, capability: type[T]) -> T:

@@ -1,0 +1,208 @@
+"""Latent diffusion: a map of normal codes of an image, and a diffusion model of such maps.
+
+Rombach et al. 2022, arXiv:2112.10752; scored as Vahdat et al. 2021, arXiv:2106.05931, score it.
+B batch, S event shape, Z channels, H W size of a map of codes.
+"""
+
+from typing import Any, ClassVar, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from genloom.core import card
+from genloom.core.capabilities import Infill, Latent, Likelihood, Redrawer, Sampler
+from genloom.core.events import Batch, Event, Leaf, Real, Value, image_leaf, items, tensor
+from genloom.core.likelihood import Bound, LogProb, given
+from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage, mapped
+from genloom.core.randomness import Noise
+from genloom.nn.autoencoders import map_decoder, map_encoder
+from genloom.nn.denoising import Diffusion
+from genloom.nn.diffusing import ADOPTED, Settings
+from genloom.nn.gaussian_vae import kl_from_standard_normal, normal_log_prob
+from genloom.nn.ladder import padded
+from genloom.nn.likelihoods import Output, OutputName, output_for, to_input
+from genloom.nn.vae import Emit
+
+AUTOENCODER = ("halvings", "latent_channels", "channels", "blocks", "output")
+"""Settings that say what the autoencoder's weights mean."""
+
+WARMUP = 0.5
+"""Share of the autoencoder's steps in which the weight of the KL term grows, so that codes are used."""
+
+
+class Config(Settings):
+    """Settings of latent diffusion: those of diffusion are of the model of codes."""
+
+    adopted: ClassVar[tuple[str, ...]] = (*ADOPTED, *AUTOENCODER)
+
+    halvings: int = Field(1, ge=1, le=5, description="how often the image is halved into the map of codes")
+    latent_channels: int = Field(4, ge=1, description="numbers of a code")
+    channels: int = Field(64, ge=1, description="of the autoencoder's convolutions, all at a reduced size")
+    blocks: int = Field(2, ge=0, description="residual blocks of the encoder and of the decoder")
+    output: OutputName = Field("auto", description="p(x|z)")
+    beta: float = Field(0.1, ge=0, description="weight of the KL term, which keeps codes near N(0, 1)")
+    emit: card.Free[Emit] = Field("typical", description="samples show the mean of p(x|z), or draw it")
+    autoencoder_share: float = Field(0.2, gt=0, lt=1, description="of the budget that trains the autoencoder")
+    autoencoder_lr: float = Field(1e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
+
+    @classmethod
+    def preset(cls, event: Event) -> Self:
+        size = max(image_leaf(event).extents[1:])
+        if size <= 16:
+            small: dict[str, Any] = {"widths": (32, 64), "channels": 32, "lr": 4e-3, "batch_size": 64}
+            return cls(variance="forward", bound_terms=16, **small)
+        return cls(variance="forward", halvings=1 if size <= 32 else 2)
+
+    def build(self, event: Event, cond: Event | None) -> nn.Module:
+        leaf = image_leaf(event)
+        shape = padded(leaf.extents, self.halvings)
+        codes = Leaf((self.latent_channels, shape[1] >> self.halvings, shape[2] >> self.halvings), Real())
+        output = output_for(leaf, self.output)
+        sizes = self.channels, self.halvings, self.blocks
+        encoder = map_encoder(shape[0], *sizes, 2 * self.latent_channels)
+        decoder = map_decoder(self.latent_channels, *sizes, shape[0] * output.parameters_per_scalar)
+        return Model(leaf, shape, encoder, decoder, output, self.denoiser(codes, cond), self.emit)
+
+    def stages(self, model: nn.Module) -> list[Stage]:
+        assert isinstance(model, Model)
+
+        def negative_elbo(batch: Batch, noise: Noise, clock: Clock) -> Loss:
+            x = tensor(batch["x"])
+            mean, log_std = model.posterior(x)
+            z = mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+            kl = kl_from_standard_normal(mean.flatten(1), log_std.flatten(1)).mean()
+            weight = self.beta * min(1.0, clock.progress / WARMUP)
+            return Loss(
+                {"reconstruction": -model.log_likelihood(x, z).mean(), "kl": weight * kl}, {"rate": kl}
+            )
+
+        def coded(batch: Batch, noise: Noise) -> Batch:
+            return {**batch, "x": model.draw_code(tensor(batch["x"]), noise)}
+
+        optimiser = Optimiser(self.autoencoder_lr, schedule="cosine", warmup=0.02, clip=200.0)
+        parts = nn.ModuleList([model.encoder, model.decoder])
+        phases = [Phase("elbo", ("autoencoder",), negative_elbo)]
+        objective = Objective({"autoencoder": Group(parts, optimiser)}, phases, Average())
+        first = Stage("autoencoder", objective, self.batch_size, self.autoencoder_share)
+        self.begin(model)
+        if self.start is not None:
+            return [mapped(self.denoising(model.prior), "prior", 1.0, coded)]
+        share = 1 - self.autoencoder_share
+        return [first, mapped(self.denoising(model.prior), "prior", share, coded)]
+
+
+class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
+    """Encoder and decoder of an image, and a diffusion model of its codes."""
+
+    def __init__(
+        self,
+        leaf: Leaf,
+        shape: tuple[int, int, int],
+        encoder: nn.Module,
+        decoder: nn.Module,
+        output: Output,
+        prior: Diffusion,
+        emit: Emit,
+    ) -> None:
+        super().__init__()
+        self.leaf, self.shape, self.emit = leaf, shape, emit
+        self.encoder, self.decoder, self.output, self.prior = encoder, decoder, output, prior
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log standard deviation of the codes of items (B, *S), (B, Z, H, W) each."""
+        dtype = next(self.decoder.parameters()).dtype
+        h = to_input(self.leaf, items(x, self.leaf.extents), dtype)
+        h = F.pad(h, (0, self.shape[2] - h.shape[3], 0, self.shape[1] - h.shape[2]))
+        said = self.encoder(h.contiguous(memory_format=torch.channels_last)).to(dtype)
+        mean, log_std = said.chunk(2, 1)
+        return mean, log_std.clamp(-7, 5)
+
+    def likelihood_parameters(self, z: Tensor) -> Tensor:
+        """Return the parameters (B, *S, P) of p(x|z) from codes (B, Z, H, W)."""
+        _, height, width = self.leaf.extents
+        y = self.decoder(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
+        return y[:, :, :height, :width].unflatten(1, (self.shape[0], -1)).movedim(2, -1)
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """Return log p(x|z), (B,) nats."""
+        return self.output(self.likelihood_parameters(z), x)
+
+    @torch.no_grad()
+    def draw_code(self, x: Tensor, noise: Noise) -> Tensor:
+        """Draw codes (B, Z, H, W) from the posterior."""
+        mean, log_std = self.posterior(x)
+        return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+
+    def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
+        """Return log p(x|z) + log p(z) - log q(z|x) with one z drawn from q, (B,) nats, a lower bound."""
+        mean, log_std = self.posterior(tensor(x))
+        z = mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+        said = normal_log_prob(z.flatten(1), mean.flatten(1), log_std.flatten(1))
+        prior = self.prior.log_prob(z, cond, noise=noise)
+        return LogProb(self.log_likelihood(tensor(x), z) + prior.value - said, Bound.LOWER, given(cond))
+
+    @torch.no_grad()
+    def encode(self, x: Value, cond: Value | None = None) -> Tensor:  # noqa: ARG002
+        """Return the means of codes (B, Z, H, W)."""
+        return self.posterior(tensor(x))[0]
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, cond: Value | None = None) -> Value:  # noqa: ARG002
+        """Return the most typical item for codes (B, Z, H, W)."""
+        return self.output.typical(self.likelihood_parameters(z))
+
+    @torch.no_grad()
+    def sample(self, noise: Noise, cond: Value | None = None) -> Value:
+        z = tensor(self.prior.sample(noise, cond))
+        if self.emit == "typical":
+            return self.decode(z)
+        return self.output.draw(self.likelihood_parameters(z), noise)
+
+    @torch.no_grad()
+    def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
+        """Draw the codes of items anew from what noise leaves of them."""
+        return self.decode(tensor(self.prior.redraw(self.encode(x), strength, noise, cond)))
+
+    @torch.no_grad()
+    def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
+        """Infill codes, of which those are known that unknown pixels and their neighbours have no part in."""
+        x, known = items(x, self.leaf.extents), tensor(known)
+        z = self.encode(x.where(known, 0))
+        filled = self.prior.infill(z, self._known_codes(known).expand_as(z), noise, cond)
+        return x.where(known, tensor(self.decode(tensor(filled))))
+
+    def _known_codes(self, known: Tensor) -> Tensor:
+        """Return which places of codes are known where pixels are, (B, 1, H, W)."""
+        hidden = (~known).any(1, keepdim=True).float()
+        hidden = F.pad(hidden, (0, self.shape[2] - hidden.shape[3], 0, self.shape[1] - hidden.shape[2]))
+        side = self.shape[1] // self.prior.leaf.extents[1]
+        return F.max_pool2d(F.max_pool2d(hidden, side), 3, 1, 1) == 0
+
+
+CARD = card.Card(
+    name="diffusion.latent",
+    title="Latent diffusion model",
+    summary="Turns images into small maps of codes, and learns to remove noise from such maps.",
+    events=(card.binary_image, card.level_image),
+    references=(
+        card.Reference(
+            "Rombach et al.",
+            2022,
+            "High-resolution image synthesis with latent diffusion",
+            "arXiv:2112.10752",
+        ),
+        card.Reference(
+            "Vahdat et al.", 2021, "Score-based generative modeling in latent space", "arXiv:2106.05931"
+        ),
+    ),
+    good_at=("Images from texts or classes.", "Cheaper steps, as maps of codes are small."),
+    bad_at=(
+        "What the autoencoder loses is lost.",
+        "Repairs know only masks, as codes are not linear in pixels.",
+    ),
+    likelihood=Bound.LOWER,
+    conditions="text",
+    autocast=True,
+)
