@@ -38,7 +38,8 @@ def test_a_path_leads_from_data_to_noise(name: PathName) -> None:
     ends = path.at(torch.tensor([0.0, path.end], dtype=torch.float64))
     assert float(ends.data[0]) == 1
     assert float(ends.noise[0]) == (SIGMAS[0] if name == "ve" else 0)
-    assert 50 < float(ends.noise[1] / ends.data[1]) < LARGEST * 1.001
+    least = 14 if name == "scaled_linear" else 50
+    assert least < float(ends.noise[1] / ends.data[1]) < LARGEST * 1.001
 
 
 def test_paths_are_those_of_the_papers() -> None:
@@ -51,6 +52,9 @@ def test_paths_are_those_of_the_papers() -> None:
     below = PATHS["subvp"].at(TIMES)
     torch.testing.assert_close(below.data, seen.data)
     torch.testing.assert_close(below.noise, seen.noise.square())
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64).square()
+    left = PATHS["scaled_linear"].at(torch.arange(1, 1001, dtype=torch.float64) / 1000).data.square()
+    torch.testing.assert_close(left.log(), (1 - betas).log().cumsum(0), rtol=0.008, atol=0)
     half = torch.tensor(0.5, dtype=torch.float64)
     assert float(PATHS["ve"].at(half).noise) == pytest.approx(math.sqrt(SIGMAS[0] * SIGMAS[1]))
     assert float(PATHS["straight"].at(half).data) == 0.5

@@ -4,6 +4,8 @@ Rombach et al. 2022, arXiv:2112.10752; scored as Vahdat et al. 2021, arXiv:2106.
 B batch, S event shape, Z channels, H W size of a map of codes.
 """
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 
 from genloom.core import card
 from genloom.core.capabilities import Infill, Latent, Likelihood, Redrawer, Sampler
+from genloom.core.card import symbol_sequence
+from genloom.core.errors import ConfigError, DataError
 from genloom.core.events import Batch, Event, Leaf, Real, Value, image_leaf, items, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage, mapped
@@ -22,7 +26,9 @@ from genloom.nn.denoising import Diffusion
 from genloom.nn.diffusing import ADOPTED, Settings
 from genloom.nn.gaussian_vae import kl_from_standard_normal, normal_log_prob
 from genloom.nn.ladder import padded
-from genloom.nn.likelihoods import Output, OutputName, output_for, to_input
+from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for, to_input
+from genloom.nn.lora import adapt
+from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts
 from genloom.nn.vae import Emit
 
 AUTOENCODER = ("halvings", "latent_channels", "channels", "blocks", "output")
@@ -45,6 +51,7 @@ class Config(Settings):
     beta: float = Field(0.1, ge=0, description="weight of the KL term, which keeps codes near N(0, 1)")
     emit: card.Free[Emit] = Field("typical", description="samples show the mean of p(x|z), or draw it")
     autoencoder_share: float = Field(0.2, gt=0, lt=1, description="of the budget that trains the autoencoder")
+    pipeline: bool = Field(False, description="the start is a pipeline of diffusers; found by itself")
     autoencoder_lr: float = Field(1e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
 
     @classmethod
@@ -55,15 +62,51 @@ class Config(Settings):
             return cls(variance="forward", bound_terms=16, **small)
         return cls(variance="forward", halvings=1 if size <= 32 else 2)
 
+    @classmethod
+    def found_in(cls, folder: Path) -> dict[str, Any]:
+        if not holds_pipeline(folder):
+            return super().found_in(folder)
+        facts = asdict(facts_of(folder))
+        del facts["side"]
+        return {"pipeline": True, "start_sha256": facts.pop("sha256"), **facts}
+
     def build(self, event: Event, cond: Event | None) -> nn.Module:
         leaf = image_leaf(event)
         shape = padded(leaf.extents, self.halvings)
         codes = Leaf((self.latent_channels, shape[1] >> self.halvings, shape[2] >> self.halvings), Real())
         output = output_for(leaf, self.output)
+        if self.pipeline:
+            return self._loaded(leaf, shape, codes, cond, output)
         sizes = self.channels, self.halvings, self.blocks
         encoder = map_encoder(shape[0], *sizes, 2 * self.latent_channels)
         decoder = map_decoder(self.latent_channels, *sizes, shape[0] * output.parameters_per_scalar)
         return Model(leaf, shape, encoder, decoder, output, self.denoiser(codes, cond), self.emit)
+
+    def _loaded(
+        self, leaf: Leaf, shape: tuple[int, int, int], codes: Leaf, cond: Event | None, output: Output
+    ) -> nn.Module:
+        """Return a model of the networks of a pipeline.
+
+        Raises:
+            ConfigError, DataError: it is not for these images, is gone or damaged, or has changed.
+        """
+        assert self.start is not None
+        if leaf.extents[0] != 3 or not isinstance(output, DiscretisedLogistic):
+            raise ConfigError("a pipeline is for colour images of more than 64 levels")
+        if cond is not None and not symbol_sequence(cond):
+            raise ConfigError("a pipeline is given texts: add --data.captions, or --conditional no")
+        folder = Path(self.start)
+        if facts_of(folder).sha256 != self.start_sha256:
+            raise DataError(f"{folder} has changed since this run began: restore it, or begin another")
+        parts, prior = load_parts(folder), self.denoiser(codes, cond)
+        prior.network, prior.embedding = parts.network, parts.embedding
+        if self.lora_rank:
+            adapt(prior, self.lora_rank, self.lora_alpha)
+        return Model(leaf, shape, parts.encoder, parts.decoder, output, prior, self.emit)
+
+    def begin(self, model: nn.Module) -> None:
+        if not self.pipeline:
+            super().begin(model)
 
     def stages(self, model: nn.Module) -> list[Stage]:
         assert isinstance(model, Model)

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from genloom.math.mixtures import Mixture
 
-PathName = Literal["cosine", "vp", "subvp", "ve", "straight"]
+PathName = Literal["cosine", "vp", "subvp", "ve", "straight", "scaled_linear"]
 
 Map = Callable[[Tensor], Tensor]
 
 BETAS = (0.1, 20.0)
 """Rates of noise at both ends. Song et al. 2021, appendix C."""
+
+SCALED_BETAS = (0.85, 12.0)
+"""Rates of noise at both ends of the path whose rates have even roots."""
 
 SIGMAS = (2e-3, 80.0)
 """Noise at both ends of the exploding path. Karras et al. 2022, arXiv:2206.00364, table 1."""
@@ -69,6 +72,23 @@ def _times_of_integrals(total: Tensor) -> Tensor:
     return 2 * total / (low + (low**2 + 2 * (high - low) * total).sqrt())
 
 
+def _roots() -> tuple[float, float]:
+    """Return the root of the first of ``SCALED_BETAS`` and how far that of the last is from it."""
+    low, high = (math.sqrt(beta) for beta in SCALED_BETAS)
+    return low, high - low
+
+
+def _integrated_squares(time: Tensor) -> Tensor:
+    """Return the integral of beta, the square of evenly rising roots, from 0 to times."""
+    low, rise = _roots()
+    return time * (low**2 + low * rise * time + (rise * time).square() / 3)
+
+
+def _times_of_squares(total: Tensor) -> Tensor:
+    low, rise = _roots()
+    return ((3 * rise * total + low**3) ** (1 / 3) - low) / rise
+
+
 def _decayed(time: Tensor) -> Tensor:
     return (-_integrated(time) / 2).exp()
 
@@ -100,7 +120,13 @@ PATHS: Mapping[PathName, Path] = {
         lambda s: (s / SIGMAS[0]).log() / math.log(SIGMAS[1] / SIGMAS[0]),
     ),
     "straight": Path(lambda t: 1 - t, lambda t: t, lambda s: s / (1 + s)),
+    "scaled_linear": Path(
+        lambda t: (-_integrated_squares(t) / 2).exp(),
+        lambda t: (-torch.expm1(-_integrated_squares(t))).sqrt(),
+        lambda s: _times_of_squares(s.square().log1p()),
+    ),
 }
 """By name. Cosine: Salimans & Ho 2022, arXiv:2202.00512, section 4. Variance-preserving, its sub-variant and
 variance-exploding: Song et al. 2021, equations 29 and 31. Straight: Lipman et al. 2023, arXiv:2210.02747,
-equation 22 with sigma_min = 0; Liu et al. 2022, arXiv:2209.03003, equation 1."""
+equation 22 with sigma_min = 0; Liu et al. 2022, arXiv:2209.03003, equation 1. Scaled linear: the limit of
+many steps of the schedule of Rombach et al. 2022, arXiv:2112.10752, as published with their models."""

@@ -140,13 +140,22 @@ class Basics(card.Config):
             return cls(widths=(32, 64), lr=4e-3, batch_size=64, **small)
         return cls(patch=2)
 
+    @classmethod
+    def found_in(cls, folder: Path) -> dict[str, Any]:
+        """Return the settings that a start sets.
+
+        Raises:
+            ValueError: the folder holds no start.
+        """
+        return settings_of(folder, cls.adopted)
+
     @model_validator(mode="before")
     @classmethod
     def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
         if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
             return given
         folder = Path(os.path.expanduser(given["start"])).resolve()
-        found = settings_of(folder, cls.adopted)
+        found = cls.found_in(folder)
         asked = (info.context or {}).get("asked", ())
         if other := [name for name in found if name in asked and given[name] != found[name]]:
             raise ValueError(f"a start has its own {other[0]}: leave it out")

@@ -23,6 +23,9 @@ from genloom.core.randomness import key
 from genloom.core.serial import to_json
 from genloom.modalities.base import Dataset, Modality, Split, View
 from genloom.modalities.datasets import DataOptions, from_json
+from genloom.modalities.images import Images
+from genloom.modalities.prompts import MOST_BYTES
+from genloom.nn.pipelines import facts_of, holds_pipeline
 from genloom.tasks import sampling
 from genloom.train import ranks
 from genloom.train.checkpoint import digest, write_atomically
@@ -34,6 +37,9 @@ except ImportError:  # not on Windows, where runs are not locked
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+
+PIPELINE_BATCH = 4
+"""Images that a pipeline draws together: they are large."""
 
 
 class DataFacts(BaseModel):
@@ -167,6 +173,11 @@ class Run:
             return self.config.build(self.view.event, condition_event(self.view, self.classes))
 
     @property
+    def borrowed(self) -> bool:
+        """Whether the weights stay where the model was found, and nothing was trained."""
+        return bool(self.facts.get("borrowed"))
+
+    @property
     def weights(self) -> Path:
         """The file of trained weights.
 
@@ -216,6 +227,8 @@ class Run:
         Raises:
             RunError: the weights are missing or do not fit.
         """
+        if self.borrowed:
+            return self.build().eval().requires_grad_(False)
         path, model = self.weights, self.build()
         expected = self.facts.get("weights_sha256")
         if expected and digest(path) != expected:
@@ -237,6 +250,8 @@ def open_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     path = folder / "run.json"
+    if holds_pipeline(folder):
+        return pipeline_run(folder)
     if not path.is_file():
         beside = [str(p.parent) for p in folder.parent.glob("*/run.json")] if folder.parent.is_dir() else []
         raise RunError(f"{folder} is not a run directory (no run.json){nearest(str(folder), beside)}")
@@ -256,6 +271,42 @@ def open_run(folder: str | Path) -> Run:
     except ValidationError as error:
         raise RunError(f"{path}: {complaint(error.errors())}: restore it or fit again") from error
     return Run(folder, facts)
+
+
+def pipeline_run(folder: Path) -> Run:
+    """Return a pipeline of the package diffusers as a run that nothing was trained in.
+
+    What is drawn by it goes below ``runs``.
+
+    Raises:
+        RunError: it is not of the class of Stable Diffusion.
+    """
+    try:
+        found = facts_of(folder)
+        family = registry.load("diffusion.latent")
+        modality = Images((3, found.side, found.side), room=MOST_BYTES)
+        view = view_for(family.card, modality)
+        assert view is not None
+        preset = family.config.preset(view.event).model_dump()
+        config = family.config.model_validate({**preset, "start": str(folder.resolve())})
+    except ValueError as error:
+        raise RunError(str(error)) from error
+    options = DataOptions(size=found.side)
+    data = DataFacts(source="", options=options, name=folder.name, fingerprint="")
+    facts = RunFacts(
+        state="finished",
+        family="diffusion.latent",
+        config=config.model_dump(),
+        train=TrainConfig(),
+        view=view.name,
+        conditional_on=[],
+        seed=0,
+        data=data,
+        modality=modality.describe(),
+        label_counts=[],
+        sample_batch=PIPELINE_BATCH,
+    )
+    return Run(Path("runs") / folder.resolve().name, {**facts.model_dump(), "borrowed": True})
 
 
 def view_named(modality: Modality, name: str) -> View:

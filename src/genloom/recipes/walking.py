@@ -54,7 +54,9 @@ def walked(run: Run, verb: str) -> nn.Module:
         ConfigError: codes mean something only together with given columns, which differ between items.
     """
     if run.view.given is not None:
-        raise ConfigError(f"{verb} needs codes that stand for themselves: fit a run without --data.given")
+        raise ConfigError(
+            f"{verb} needs codes that stand for themselves: fit a run that is given no columns or texts"
+        )
     return model_of(run, verb)
 
 
@@ -69,7 +71,8 @@ def items_of(run: Run, source: str | None, part: Part = "test") -> tuple[Split, 
     if source is None:
         dataset = data_of(run)
     else:
-        dataset = open_data(source, DataOptions(**run.facts["data"]["options"]))
+        options = DataOptions(**run.facts["data"]["options"])
+        dataset = open_data(source, options.model_copy(update={"captions": None}))
     splits = (dataset.train, dataset.valid, dataset.test)
     chosen = splits if part == "all" else (getattr(dataset, part),)
     items = torch.cat([split.items for split in chosen])
