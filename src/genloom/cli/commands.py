@@ -28,7 +28,7 @@ from genloom.core.errors import ConfigError
 from genloom.core.events import Categorical, Leaf, Real
 from genloom.core.serial import to_json
 from genloom.modalities.datasets import DataOptions, open_data
-from genloom.recipes import comparing, fitting, racing
+from genloom.recipes import averaging, comparing, fitting, racing
 from genloom.recipes.drawing import write_samples
 from genloom.recipes.evaluating import LEAST_ITEMS, MAX_ITEMS, SCORED_ITEMS, evaluate_run
 from genloom.recipes.fitting import card_facts
@@ -299,6 +299,33 @@ def samplers_command(
         table.add_row(heat.sampler, str(heat.calls), *shown)
     Console().print(table)
     print(picture)
+    return None
+
+
+def average_command(
+    run: Path,
+    *,
+    horizon: Annotated[
+        float | None, Parameter(help="Averaging time as a share of the steps; found by validation if absent.")
+    ] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Average a run's weights over another length of its training, and write them as a run.
+
+    That goes to --out (default RUN-averaged).
+
+    Args:
+        run: a run directory of a fit with --snapshots.
+    """
+    opened = open_run(run)
+    made = averaging.average_run(opened, horizon, out or run.with_name(f"{run.name}-averaged"))
+    if json:
+        tried = {f"{length:g}": nats for length, nats in made.tried.items()}
+        return emit({"run": str(made.run.folder), **made.run.facts["averaged"], "tried": tried})
+    for length, nats in made.tried.items():
+        print(f"horizon {length:g}: {nats:.3f} nats an item on validation")
+    print(f"{made.run.folder}: weights averaged over {made.horizon:.0%} of the steps")
     return None
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "redraw": "Draw items anew from what noise leaves of them.",
     "edit": "Move the codes of items from one class towards another.",
     "evaluate": "Measure a trained run on its held-out data.",
+    "average": "Choose over which length of training weights are averaged.",
     "samplers": "Set a diffusion model's samplers against one another, by network calls.",
     "novelty": "Tell foreign data from a run's own by its likelihood, in several ways.",
     "reproduce": "Train towards a published result and set what was reached beside it.",

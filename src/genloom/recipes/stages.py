@@ -20,7 +20,7 @@ from genloom.nn.gaussian_vae import active_units
 from genloom.recipes.evaluating import reconstructed
 from genloom.recipes.runs import Run
 from genloom.tasks import latents, sampling, scoring
-from genloom.train import loop, ranks
+from genloom.train import loop, ranks, snapshots
 from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.log import MetricLog
@@ -143,9 +143,12 @@ def run_stage(job: Job, model: nn.Module, stage: Stage) -> Tensors:
     learnt = run.trained_on(job.dataset)
     encoded = run.view.stretch(run.view.encode(learnt.items))
     stream = Stream(encoded, run.conditions(learnt), run.view.perturb)
-    state = State.fresh(model, stage.objective)
+    wanted = job.config.snapshots and stage.objective.average is not None
+    state = State.fresh(model, stage.objective, snapshots.HORIZONS if wanted else ())
     hooks = loop.Hooks(
-        job.validate or _validator(job), _previewer(job, stage.name) if job.previews else _no_preview
+        job.validate or _validator(job),
+        _previewer(job, stage.name) if job.previews else _no_preview,
+        keep=lambda state: snapshots.keep(state, run.folder / snapshots.FOLDER / stage.name),
     )
     resumed = loop.resume(state, folder)
     if "plan" not in run.stage(stage.name):

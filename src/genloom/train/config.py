@@ -38,6 +38,9 @@ class TrainConfig(BaseModel):
     refit: bool = Field(
         False, description="train on the validation items as well, once all settings are chosen by them"
     )
+    snapshots: bool = Field(
+        False, description="keep averages of the weights on the way, to choose their length afterwards"
+    )
     tensorboard: bool = Field(False, description="also write TensorBoard events")
 
     @model_validator(mode="after")

@@ -31,13 +31,21 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 """Returns figures; one called ``loss``, if present, chooses the best weights (lower is better)."""
 
 
+def _nothing(state: State) -> None:
+    """Keep nothing."""
+
+
 @dataclass(frozen=True)
 class Hooks:
-    """What the caller wants done along the way. A preview without a step is only timed, and not kept."""
+    """What the caller wants done along the way. A preview without a step is only timed, and not kept.
+
+    ``keep`` gets the state at every validation.
+    """
 
     validate: Validate
     preview: Callable[[nn.Module, int | None], None]
     watch: Watcher = silent
+    keep: Callable[[State], None] = _nothing
 
 
 @dataclass(frozen=True)
@@ -173,6 +181,7 @@ def run(
         last = state.step == plan.steps
         if state.step % plan.validate_every == 0 or last:
             measured = _validate(state, figures, log, hooks)
+            hooks.keep(state)
             state.seconds = time.perf_counter() - clock
             if last and not (state.usable() and (state.best.step >= 0 or "loss" not in measured)):
                 raise Diverged("what the fit ends with", rhythm.stage, state.step)

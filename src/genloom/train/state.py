@@ -25,25 +25,30 @@ class Best:
 
 @dataclass
 class State:
-    """A model in training: weights, optimisers, average, objective state, and the step."""
+    """A model in training: weights, optimisers, average, objective state, and the step.
+
+    ``tracked`` are averages of the parameters by their horizons, kept to choose another afterwards.
+    """
 
     model: nn.Module
     objective: Objective
     optimisers: dict[str, torch.optim.Optimizer]
     average: nn.Module | None
+    tracked: Mapping[float, list[Tensor]] = field(default_factory=dict)
     best: Best = field(default_factory=Best)
     step: int = 0
     seconds: float = 0.0
 
     @classmethod
-    def fresh(cls, model: nn.Module, objective: Objective) -> "State":
-        """Return the state before the first step."""
+    def fresh(cls, model: nn.Module, objective: Objective, horizons: Sequence[float] = ()) -> "State":
+        """Return the state before the first step, with averages of these horizons to be kept."""
         optimisers = {
             name: make_optimiser(list(g.module.parameters()), g.optimiser)
             for name, g in objective.groups.items()
         }
         average = copy.deepcopy(model).requires_grad_(False) if objective.average else None
-        return cls(model, objective, optimisers, average)
+        tracked = {h: [p.detach().clone() for p in model.parameters()] for h in horizons}
+        return cls(model, objective, optimisers, average, tracked)
 
     def parameters(self, group: str) -> list[Tensor]:
         """Return what a group's optimiser moves."""
@@ -64,7 +69,9 @@ class State:
 
     @torch.no_grad()
     def update_average(self) -> None:
-        """Move the average, if there is one, towards the model after a step."""
+        """Move the average, if there is one, and those that are tracked towards the model after a step."""
+        for horizon, parameters in self.tracked.items():
+            torch._foreach_lerp_(parameters, self._every_parameter, min(1.0, 1 / (horizon * self.step)))
         if self.average is None or self.objective.average is None:
             return
         if self._averages:
@@ -89,6 +96,8 @@ class State:
                     f"optimiser/{name}/{index}/{k}": v for k, v in slots.items() if isinstance(v, Tensor)
                 }
         found |= {f"state/{k}": v for k, v in self.objective.state.items()}
+        for horizon, parameters in self.tracked.items():
+            found |= {f"tracked/{horizon}/{i}": v for i, v in enumerate(parameters)}
         found |= {f"best/{k}": v for k, v in self.best.weights.items()}
         return {k: v.detach().clone().contiguous() for k, v in found.items()}
 
@@ -109,7 +118,19 @@ class State:
             _load_optimiser(optimiser, section(tensors, f"optimiser/{name}/"))
         for name, value in section(tensors, "state/").items():
             self.objective.state[name].copy_(value)
+        for horizon, parameters in self.tracked.items():
+            for i, parameter in enumerate(parameters):
+                parameter.copy_(tensors[f"tracked/{horizon}/{i}"])
         self.best.weights = section(tensors, "best/")
+
+    def tracked_by_name(self) -> Tensors:
+        """Return the tracked averages in half precision, each parameter below its average's horizon."""
+        names = [name for name, _ in self.model.named_parameters()]
+        return {
+            f"{horizon}/{name}": value.half()
+            for horizon, parameters in self.tracked.items()
+            for name, value in zip(names, parameters, strict=True)
+        }
 
     def usable(self) -> bool:
         """Tell whether what a fit ends with is all finite."""
