@@ -113,8 +113,12 @@ class TimeTextEmbedding(nn.Module):
         return self.time(time_features(time, self.features)) + self.whole(mean), words
 
     def read(self, text: Padded) -> Words:
-        """Return the words of texts; only as many places are read as the longest of them has."""
-        longest = int(text.lengths.max())
+        """Return the words of texts.
+
+        Where there are gradients, no more places are read than the longest of them has. Else all are, as the
+        last bits of what is said of a text would depend on its neighbours.
+        """
+        longest = int(text.lengths.max()) if torch.is_grad_enabled() else self.longest
         symbols = F.pad(text.values[:, :longest].long(), (1, 0), value=self.begin)
         present = torch.arange(longest + 1) <= text.lengths[:, None]
         x = self.symbols(symbols)

@@ -177,7 +177,7 @@ def evaluate(
 
     Args:
         limit: at most this many test items are used, and as many samples drawn.
-        scored: the likelihood is computed of at most this many test items.
+        scored: the likelihood is computed of at most this many test items, of none by 0.
 
     Raises:
         DataError: the data are not those the run was trained on.
@@ -195,7 +195,7 @@ def evaluate(
         figures["class_accuracy"] = class_accuracy_figure(items, meant, dataset, features)
         if run.facts["data"]["options"].get("captions") == TEMPLATES and items.shape[1] == 3:
             figures["caption_accuracy"] = caption_accuracy_figure(items, test, dataset, features)
-    if isinstance(model, Likelihood):
+    if isinstance(model, Likelihood) and scored:
         figures |= likelihood(model, run, dataset, scored)
     learnt = replace(dataset, train=run.trained_on(dataset))
     copies = copies_among(items, learnt)

@@ -99,10 +99,9 @@ def _figure(run: Run, recipe: Recipe, dataset: Dataset) -> Figure:
     count = len(dataset.test)
     if recipe.figure.startswith("bleu"):
         return measured(run, dataset, count)[recipe.figure]
-    if recipe.figure == "frechet":
-        return evaluate(run, dataset, features_for(dataset), limit=MAX_ITEMS).figures["frechet"]
-    if recipe.figure == "class_accuracy":
-        return evaluate(run, dataset, features_for(dataset), limit=count).figures["class_accuracy"]
+    if recipe.figure in ("frechet", "class_accuracy", "caption_accuracy"):
+        limit = min(count, MAX_ITEMS)
+        return evaluate(run, dataset, features_for(dataset), limit=limit, scored=0).figures[recipe.figure]
     if recipe.figure == "nats a unit":
         bits = likelihood(run.load(), run, dataset, count)["bits_per_dim"]
         value, lo, hi = (bound * math.log(2) for bound in (bits.value, bits.lo, bits.hi))

@@ -73,7 +73,9 @@ class Recipe:
     protocol: str
     space: Literal["data", "view"] = "data"
     scoring: Mapping[str, Any] = field(default_factory=dict)
-    figure: Literal["nats", "nats a unit", "bleu", "bleu_words", "class_accuracy", "frechet"] = "nats"
+    figure: Literal[
+        "nats", "nats a unit", "bleu", "bleu_words", "class_accuracy", "caption_accuracy", "frechet"
+    ] = "nats"
 
     @property
     def quick(self) -> bool:
@@ -182,6 +184,10 @@ TEXTS = {
 
 BINARISED = "MNIST 28x28, dynamically binarised, 10,000 test images"
 
+CIFAR = {"widths": (64, 192), "depths": (1, 3), "embedding": 256, "lr": 1e-3}
+FEW_VALID = DataOptions(valid_fraction=0.05)
+TOLD = DataOptions(captions="templates")
+
 RECIPES: Mapping[str, Recipe] = {
     **{f"independent-{n}": _counted(n, "baseline.independent", COUNTED[n][0]) for n in COUNTED},
     **{f"chow-liu-{n}": _counted(n, "baseline.chow_liu", COUNTED[n][1]) for n in COUNTED},
@@ -259,6 +265,24 @@ RECIPES: Mapping[str, Recipe] = {
         "own runs of ten minutes on one thread: WGAN-GP 4.45, VAE 47.8, real data 0.74",
         "MNIST 28x28, by class, 2,048 samples against 2,048 test items, features of a classifier of digits",
         figure="frechet",
+    ),
+    "cifar-diffusion": Recipe(
+        FitConfig(
+            "diffusion.ddpm", "cifar10-jpeg", CIFAR, TrainConfig(budget="100m", compile=True), FEW_VALID
+        ),
+        AtLeast(0.6),
+        "no figure at hand",
+        "CIFAR-10 (JPEG copy), 2,048 samples of classes, how often a classifier of real images names them",
+        scoring={"guidance_scale": 2.0},
+        figure="class_accuracy",
+    ),
+    "mnist-told": Recipe(
+        FitConfig("diffusion.latent", "mnist", {}, TrainConfig(budget="15m", compile=True), TOLD),
+        AtLeast(0.9),
+        "no figure at hand",
+        "MNIST, 2,048 samples of captions in new words, how often a classifier of images names the digit",
+        scoring={"guidance_scale": 2.0},
+        figure="class_accuracy",
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, TrainConfig(budget="5m")),
     "names-gpt": _text("seq.gpt", "names", 1.97, TrainConfig(budget="10m")),
