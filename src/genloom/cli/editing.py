@@ -1,6 +1,7 @@
 """The commands that take items: their codes, walks between them, and items completed, restored, redrawn."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +17,37 @@ Items = Annotated[
     str | None,
     Parameter(help="Data of the same form: a name, file or folder; the run's if absent."),
 ]
-Count = Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")]
-Draws = Annotated[int, Parameter(help="How often each is drawn.")]
-Label = Annotated[
-    str,
-    Parameter(
-        name=("--label", "--cond"),
-        help="What a conditional model is told: own, an item's own class; none; or a class.",
-    ),
-]
-Measure = Annotated[
-    bool,
-    Parameter(negative=(), show_default=False, help="Compare with the items as they were, in figures."),
-]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What commands that draw items anew are asked."""
+
+    n: Annotated[int, Parameter(name=("-n", "--n"), help="How many items.")] = 8
+    draws: Annotated[int, Parameter(help="How often each is drawn.")] = 6
+    label: Annotated[
+        str,
+        Parameter(
+            name=("--label", "--cond"),
+            help="What a conditional model is told: own, an item's own class or caption; none; or a class.",
+        ),
+    ] = "own"
+    prompt: Prompt = None
+    measure: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="Compare with the items as they were, in figures."),
+    ] = False
+    seed: Seed = 0
+
+    @property
+    def wanted(self) -> editing.Wanted:
+        """The same, checked."""
+        counts = at_least(1, self.n, "-n"), at_least(1, self.draws, "--draws")
+        return editing.Wanted(*counts, self.label, self.measure, self.seed, self.prompt)
+
+
+Wishes = Annotated[Asked, Parameter(name="*")]
+NOTHING_ELSE = Asked()
 
 WORDS = {"drawn": "drawn", "before": "without a model", "real": "as they were"}
 
@@ -146,12 +165,7 @@ def infill_command(
     *,
     hide: Annotated[editing.Hidden, Parameter(help="Which places are drawn anew.")] = "last",
     keep: Annotated[float, Parameter(help="Share of places that are kept.")] = 0.5,
-    n: Count = 8,
-    draws: Draws = 6,
-    label: Label = "own",
-    prompt: Prompt = None,
-    measure: Measure = False,
-    seed: Seed = 0,
+    asked: Wishes = NOTHING_ELSE,
     model: Anew | None = None,
     out: Out = None,
     json: Json = False,
@@ -163,9 +177,8 @@ def infill_command(
     """
     if not 0 < keep < 1:
         raise ConfigError(f"--keep must be a share above 0 and below 1, not {keep}")
-    wanted = _wanted(n, draws, label, prompt, measure, seed)
-    walk = editing.write_infills(_opened(run, model), data, hide, keep, wanted, out)
-    return _tell(walk, f"{walk.facts['n']} items, each completed {draws} times", json)
+    walk = editing.write_infills(_opened(run, model), data, hide, keep, asked.wanted, out)
+    return _tell(walk, f"{walk.facts['n']} items, each completed {asked.draws} times", json)
 
 
 def restore_command(
@@ -175,12 +188,7 @@ def restore_command(
     given: Annotated[editing.Given, Parameter(help="What is known of images.")] = "small",
     factor: Annotated[int, Parameter(help="Side of the squares of which small images are the averages.")] = 4,
     blur: Annotated[float, Parameter(help="Deviation of blurred images, in pixels.")] = 1.5,
-    n: Count = 8,
-    draws: Draws = 4,
-    label: Label = "own",
-    prompt: Prompt = None,
-    measure: Measure = False,
-    seed: Seed = 0,
+    asked: Wishes = NOTHING_ELSE,
     model: Anew | None = None,
     out: Out = None,
     json: Json = False,
@@ -190,9 +198,9 @@ def restore_command(
     Args:
         run: a run directory of a diffusion model of images.
     """
-    wanted, factor = _wanted(n, draws, label, prompt, measure, seed), at_least(2, factor, "--factor")
-    walk = editing.write_restorations(_opened(run, model), data, given, factor, blur, wanted, out)
-    return _tell(walk, f"{walk.facts['n']} {given} images, each restored {draws} times", json)
+    factor = at_least(2, factor, "--factor")
+    walk = editing.write_restorations(_opened(run, model), data, given, factor, blur, asked.wanted, out)
+    return _tell(walk, f"{walk.facts['n']} {given} images, each restored {asked.draws} times", json)
 
 
 def redraw_command(
@@ -200,12 +208,7 @@ def redraw_command(
     data: Items = None,
     *,
     strength: Annotated[float, Parameter(help="How much is forgotten, up to 1.")] = 0.5,
-    n: Count = 8,
-    draws: Draws = 6,
-    label: Label = "own",
-    prompt: Prompt = None,
-    measure: Measure = False,
-    seed: Seed = 0,
+    asked: Wishes = NOTHING_ELSE,
     model: Anew | None = None,
     out: Out = None,
     json: Json = False,
@@ -215,13 +218,8 @@ def redraw_command(
     Args:
         run: a run directory of a diffusion model.
     """
-    wanted = _wanted(n, draws, label, prompt, measure, seed)
-    walk = editing.write_redrawings(_opened(run, model), data, strength, wanted, out)
-    return _tell(walk, f"{walk.facts['n']} items, each drawn anew {draws} times", json)
-
-
-def _wanted(n: int, draws: int, label: str, prompt: str | None, measure: bool, seed: int) -> editing.Wanted:
-    return editing.Wanted(at_least(1, n, "-n"), at_least(1, draws, "--draws"), label, measure, seed, prompt)
+    walk = editing.write_redrawings(_opened(run, model), data, strength, asked.wanted, out)
+    return _tell(walk, f"{walk.facts['n']} items, each drawn anew {asked.draws} times", json)
 
 
 def _opened(run: Path, settings: dict[str, str] | None) -> Run:

@@ -3,12 +3,20 @@
 Times are drawn as Esser et al. 2024, arXiv:2403.03206, section 3.1, draw them.
 """
 
+import copy
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
 
 from genloom.core import card
 from genloom.core.card import graded_image, real
-from genloom.core.events import Event
+from genloom.core.events import Batch, Event
 from genloom.core.likelihood import Bound
+from genloom.core.randomness import Noise
+from genloom.nn.denoising import Diffusion
 from genloom.nn.diffusing import PathSetting, Prediction, Ratios, Sampler, Settings
 
 
@@ -19,10 +27,37 @@ class Config(Settings):
     prediction: Prediction = "velocity"
     ratios: Ratios = (0.0, 1.0)
     sampler: Sampler = "heun"
+    reflow: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="calls by which a start leads noise to data, to learn straight ways from",
+    )
 
     @classmethod
     def preset(cls, event: Event) -> Self:
         return cls.suited(event, {"ratios": None, "variance": "forward", "likelihood": "ode"})
+
+    @model_validator(mode="after")
+    def _reflow_needs_a_start(self) -> Self:
+        if self.reflow and self.start is None:
+            raise ValueError("reflow is for a model that has a start: name a run of diffusion.flow_matching")
+        return self
+
+    def error(self, model: Diffusion) -> Callable[[Batch, Noise], Tensor]:
+        """Return what is learnt from: data, or where the start leads noise (Liu et al. 2023, section 2.2)."""
+        if not self.reflow:
+            return super().error(model)
+        teacher = copy.deepcopy(model).eval().requires_grad_(False)
+        teacher.drawing = replace(model.drawing, sampler="heun", calls=self.reflow, guidance_scale=1.0)
+
+        def apart(batch: Batch, noise: Noise) -> Tensor:
+            x0, told = self.seen(model, batch, noise)
+            eps = noise.normal(*model.leaf.extents).to(x0)
+            time = model.course.draw(noise)
+            return model.error_between(teacher.arrival(eps, noise, told), eps, time, told)
+
+        return apart
 
 
 CARD = card.Card(

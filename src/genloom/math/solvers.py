@@ -118,9 +118,11 @@ def ddim(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, eta: float = 0.0) 
 
 
 def heun(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:  # noqa: ARG001
-    """Walk by Heun's method in s, two calls a move but for an infinite first s and a last one of 0.
+    """Walk by Heun's method, two calls a move but for the last, as far as there is no noise at its end.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1, in the coordinates x / alpha of its table 1.
+    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; here by the angle between data and noise, in which
+    x at a deviation of 1 moves as dx = (cos eps - sin x_0) da (Lu & Song 2025, arXiv:2410.11081, section 3).
+    In s, as they have it, a first move from next to no data to some goes astray.
     """
     for i in range(grid.moves):
         x = _averaged(denoise, x, grid, i)
@@ -152,13 +154,20 @@ def raised(ratio: Tensor, churn: float) -> Tensor:
 
 
 def _averaged(denoise: Denoise, x: Tensor, grid: Grid, i: int) -> Tensor:
-    """Move x from place i to the next by the mean of the slopes at both, where both are finite."""
-    s, x0 = grid.ratio, denoise(x, i)
+    """Move x from place i to the next by the mean of the slopes at both, if there is noise at the next."""
+    x0 = denoise(x, i)
     moved = transfer(x, x0, grid, i, i + 1)
-    if s[i + 1] == 0 or s[i].isinf():
+    if grid.sigma[i + 1] == 0:
         return moved
-    change = _slope(moved, denoise(moved, i + 1), grid, i + 1) - _slope(x, x0, grid, i)
-    return moved + grid.alpha[i + 1] * (s[i + 1] - s[i]) / 2 * change
+    angle, size = torch.atan2(grid.sigma, grid.alpha), grid.alpha.hypot(grid.sigma)
+    slopes = _turn(x, x0, grid, i) + _turn(moved, denoise(moved, i + 1), grid, i + 1)
+    return size[i + 1] * (x / size[i] + (angle[i + 1] - angle[i]) / 2 * slopes)
+
+
+def _turn(x: Tensor, x0: Tensor, grid: Grid, i: int) -> Tensor:
+    """Return the derivative by the angle of x at a deviation of 1."""
+    size = grid.alpha[i].hypot(grid.sigma[i])
+    return (grid.alpha[i] * _slope(x, x0, grid, i) - grid.sigma[i] * x0) / size
 
 
 def _slope(x: Tensor, x0: Tensor, grid: Grid, i: int) -> Tensor:

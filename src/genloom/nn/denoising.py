@@ -153,6 +153,10 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         eps = noise.normal(*self.leaf.extents).to(x0)
         if self.course.coupling == "optimal":
             eps = optimal_pairs(x0, eps, tensor(told))
+        return self.error_between(x0, eps, time, told)
+
+    def error_between(self, x0: Tensor, eps: Tensor, time: Tensor, told: Value) -> Tensor:
+        """Return this error at times (B,) between data and noise that belong together, (B,)."""
         x = self.course.seen(time).to(x0).of(x0, eps)
         target = self.course.told(time).to(x0).of(x0, eps)
         error = (self.output(x, time, told) - target).square().flatten(1).mean(1)
@@ -173,9 +177,15 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
     @torch.no_grad()
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:
         """Walk from noise to data; where the event has levels, return the nearest ones."""
+        eps = self._normals(noise)
+        told = self.prompts.complete(cond, len(eps))
+        return nearest_level(self.arrival(eps, noise, told), self.leaf.kind)
+
+    @torch.no_grad()
+    def arrival(self, eps: Tensor, noise: Noise, told: Value) -> Tensor:
+        """Return where noise (B, *S) leads, not rounded to levels."""
         times, walk = self.drawing.way(self.course.path)
-        start = self.course.seen(times[0]).noise * self._normals(noise)
-        return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
+        return self._walked(self.course.seen(times[0]).noise * eps, times, walk, noise, told, self._free)
 
     @torch.no_grad()
     def sample_towards(
@@ -262,7 +272,9 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
             scale = drawing.guidance_scale if drawing.guided[0] <= ratio <= drawing.guided[1] else 1.0
 
             def estimate(x: Tensor) -> Tensor:
-                with torch.autocast("cpu", torch.bfloat16, enabled=drawing.bf16):
+                with torch.autocast(
+                    "cpu", torch.bfloat16, enabled=drawing.bf16 or torch.is_autocast_enabled("cpu")
+                ):
                     output = self.guided(x, time, told, scale)
                 return self.separated(x, time, output)[0]
 

@@ -1,7 +1,7 @@
 """Settings that diffusion models share: each family is a point among them.  E embedding."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -214,6 +214,14 @@ class Basics(card.Config):
         """Return what training changes."""
         return model
 
+    def error(self, model: Diffusion) -> Callable[[Batch, Noise], Tensor]:
+        """Return what is learnt from, an error of each item (B,)."""
+
+        def apart(batch: Batch, noise: Noise) -> Tensor:
+            return model.denoising_error(*self.seen(model, batch, noise), noise)
+
+        return apart
+
     def start_weights(self) -> dict[str, Tensor]:
         """Return the weights of the start.
 
@@ -227,15 +235,16 @@ class Basics(card.Config):
     def denoising(self, model: Diffusion, budget_share: float = 1.0) -> Stage:
         """Return the stage in which a model learns to tell data from noise."""
 
-        def error(batch: Batch, noise: Noise, _: Clock) -> Loss:
-            x0, told = self.seen(model, batch, noise)
-            return Loss({self.prediction: model.denoising_error(x0, told, noise).mean()})
+        error = self.error(model)
+
+        def loss(batch: Batch, noise: Noise, _: Clock) -> Loss:
+            return Loss({self.prediction: error(batch, noise).mean()})
 
         lr = self.lr if self.start is None else self.tuning_lr
         optimiser = Optimiser(lr, schedule="cosine", warmup=0.05, clip=1.0)
         objective = Objective(
             {"denoiser": Group(self.moved(model), optimiser)},
-            [Phase("denoise", ("denoiser",), error)],
+            [Phase("denoise", ("denoiser",), loss)],
             Average(),
             couples=self.coupling == "optimal",
         )
