@@ -11,6 +11,8 @@ from PIL import Image
 
 import genloom
 from genloom.core.errors import DataError
+from genloom.recipes import walking
+from genloom.recipes.runs import open_run
 
 FIT = ("fit", "ar.pixelcnn", "digits", "--data.limit", 60, "--steps", 2, "--out", "run")
 NOISED = ("fit", "diffusion.ddpm", "digits", "--data.limit", 60, "--steps", 2, "--out", "noised")
@@ -148,11 +150,18 @@ def test_texts_say_what_is_drawn(cli: Cli) -> None:
     told = cli("redraw", "told", "--prompt", "a handwritten one", "-n", 2, "--draws", 2, *few, "--json").json
     assert (told["prompt"], len(told["files"])) == ("a handwritten one", 4)
     assert cli("infill", "told", "-n", 2, "--draws", 1, "--hide", "right", *few, "--json").json["n"] == 2
+    split = walking.items_of(open_run("told"), None)[0]
+    assert split.captions is not None
     drawn = genloom.load("told", sampling_steps=3).sample(2, prompt="a handwritten two")
     assert drawn.shape == (2, 1, 8, 8)
     for more in (("--prompt", "x" * 200), ("--prompt", "one", "--label", "1"), ("--label", "1")):
-        refused = cli("sample", "told", *more)
-        assert (refused.code, refused.err.count("\n")) == (2, 1)
+        for verb in ("sample", "redraw"):
+            refused = cli(verb, "told", *more)
+            assert (refused.code, refused.err.count("\n")) == (2, 1)
+    refused = cli(*TOLD, "--conditional", "no", "--out", "untold")
+    assert "leave --data.captions or --conditional out" in refused.err
+    refused = cli("fit", "vae.gaussian", "digits", "--data.captions", "templates", "--out", "untold")
+    assert "cannot be given captions: leave --data.captions out" in refused.err
 
 
 @pytest.mark.usefixtures("noised")

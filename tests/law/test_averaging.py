@@ -39,13 +39,28 @@ def test_other_lengths_are_mixed_from_what_was_kept(horizon: float) -> None:
     gap = float((found @ kept - wanted).norm() / wanted.norm())
     assert gap == pytest.approx(missed, abs=0.03)
     assert gap < 0.1
-    assert float(found.sum()) == pytest.approx(1, abs=0.01)
+    assert float(found.sum()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_that_were_kept_still_sum_to_one(count: int) -> None:
+    steps = torch.linspace(STEPS / count, STEPS, count).repeat_interleave(2)
+    horizons = torch.tensor(HORIZONS).repeat(count)
+    for horizon in (0.01, 0.1, 0.3):
+        found, missed = shares(steps, horizons, STEPS, horizon)
+        assert float(found.sum()) == pytest.approx(1)
+        assert (missed > 0.25) == ((count == 1 and horizon == 0.01) or horizon == 0.01)
+
+
+def tracked() -> tuple[torch.nn.Linear, State]:
+    """Return a layer and its state, with an average tracked."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    objective = Objective({"all": Group(layer, Optimiser(1e-3))}, [Phase("none", update=print)], Average())
+    return layer, State.fresh(layer, objective, (0.1,))
 
 
 def test_tracked_averages_are_of_their_profiles() -> None:
-    layer = torch.nn.Linear(1, 1, bias=False)
-    objective = Objective({"all": Group(layer, Optimiser(1e-3))}, [Phase("none", update=print)], Average())
-    state = State.fresh(layer, objective, (0.1,))
+    layer, state = tracked()
     values = torch.randn(50)
     for number, value in enumerate(values, 1):
         layer.weight.data.fill_(float(value))
@@ -53,6 +68,6 @@ def test_tracked_averages_are_of_their_profiles() -> None:
         state.update_average()
     expected = float(profile(50, 0.1, 50) @ values.double())
     assert float(state.tracked[0.1][0]) == pytest.approx(expected, rel=1e-4)
-    copy = State.fresh(torch.nn.Linear(1, 1, bias=False), objective, (0.1,))
+    _, copy = tracked()
     copy.load(state.tensors())
     assert torch.equal(copy.tracked[0.1][0], state.tracked[0.1][0])

@@ -78,9 +78,9 @@ def test_models_see_bytes_in_small_letters() -> None:
     assert bytes(read.values[1, : read.lengths[1]].tolist()).decode() == "é"
     assert read.lengths.tolist() == [7, 2]
     longest = max(len(text) for part in (digits.train, digits.test) for text in to_texts(part.captions))
-    assert read.values.shape[1] == view.room == ROOM * longest
+    assert read.values.shape[1] == view.longest_prompt == ROOM * longest
     with pytest.raises(DataError, match="at most"):
-        view.read(["x" * (view.room + 1)])
+        view.read(["x" * (view.longest_prompt + 1)])
     given = view.conditions(digits.test)
     assert isinstance(given, Padded)
     assert given.lengths.tolist() == [len(text) for text in to_texts(digits.test.captions)]
@@ -143,4 +143,4 @@ def test_captions_are_for_images_and_of_a_size() -> None:
         open_data("digits", DataOptions(captions="text"))
     too_long = Split(torch.zeros(1, 1, 8, 8), None, to_items(["x" * (MOST_BYTES + 1)]))
     with pytest.raises(DataError, match="shorten"):
-        datasets.room_for([too_long])
+        datasets.longest_prompt_of([too_long])

@@ -42,8 +42,8 @@ def test_a_length_is_chosen_by_validation_or_named(kept: Path, tmp_path: Path) -
     assert facts["averaged"]["missed"] < 0.05
     samples = [genloom.load(tmp_path / name).sample(4) for name in ("chosen", "named")]
     assert all(bool(x.isfinite().all()) for x in samples)
-    other = average_run(open_run(kept), 0.01, tmp_path / "short")
-    weights = [r.load().state_dict() for r in (named.run, other.run)]
+    short = genloom.load(kept).average(tmp_path / "short", 0.05)
+    weights = [r.load().state_dict() for r in (named.run, short.run)]
     assert any(not torch.equal(weights[0][n], weights[1][n]) for n in weights[0])
 
 
@@ -53,6 +53,10 @@ def test_what_cannot_be_averaged_is_refused(kept: Path, tmp_path: Path) -> None:
     genloom.fit("diffusion.ddpm", "two_moons", out=tmp_path / "plain", model=SMALL, train={"steps": 2})
     with pytest.raises(RunError, match="fit with --snapshots"):
         average_run(open_run(tmp_path / "plain"), 0.1, tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"cannot be mixed to a horizon of 0.01"):
+        average_run(open_run(kept), 0.01, tmp_path / "out")
+    with pytest.raises(ConfigError, match="averages no weights"):
+        genloom.fit("baseline.gmm", "two_moons", out=tmp_path / "out", train={"snapshots": True})
     with pytest.raises(RunError, match="choose another --out"):
         average_run(open_run(kept), 0.1, tmp_path / "plain")
     assert not (tmp_path / "out").exists()

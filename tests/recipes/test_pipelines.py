@@ -1,7 +1,6 @@
 """Pipelines of the package diffusers, tiny and never trained, drawn and edited by our own samplers."""
 
 import json
-import math
 import shutil
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +13,10 @@ import genloom
 from genloom.core.errors import DataError, RunError
 from genloom.core.events import Padded
 from genloom.families.diffusion_latent import Model
+from genloom.math.paths import PATHS
 from genloom.math.solvers import SOLVERS, Grid
 from genloom.modalities.prompts import PromptedView
+from genloom.nn.pipelines import TimeText
 from genloom.recipes.runs import open_run
 
 diffusers = pytest.importorskip("diffusers", reason="the extra pipelines is not installed")
@@ -114,17 +115,13 @@ def test_ddim_is_that_of_diffusers(pipeline: Path, model: Model) -> None:
     expected = theirs(texts, output_type="latent", **common).images
     left = theirs.scheduler.alphas_cumprod[theirs.scheduler.timesteps].double()
     data = torch.cat((left.sqrt(), torch.ones(1).double()))
-    grid = Grid(data, (1 - data.square()).sqrt())
+    grid, path = Grid(data, (1 - data.square()).sqrt()), PATHS["scaled_linear"]
+    given = told(pipeline, texts)
 
     @torch.no_grad()
     def denoise(x: torch.Tensor, place: int) -> torch.Tensor:
-        angle = torch.atan2(grid.sigma[place], grid.alpha[place]).expand(2)
-        share = (angle / (math.pi / 2)).float()
-        said = [
-            model.prior.network(x, *model.prior.embedding(share, given))
-            for given in (told(pipeline, ["", ""]), told(pipeline, texts))
-        ]
-        return (x - grid.sigma[place].float() * torch.lerp(*said, 4.0)) / grid.alpha[place].float()
+        time = path.time(grid.ratio[place]).expand(2)
+        return model.prior.separated(x, time, model.prior.guided(x, time, given, 4.0))[0]
 
     found = SOLVERS["ddim"](denoise, start, grid, lambda: torch.zeros_like(start), eta=0.0)
     torch.testing.assert_close(found.float(), expected, rtol=2e-3, atol=2e-3)
@@ -133,21 +130,38 @@ def test_ddim_is_that_of_diffusers(pipeline: Path, model: Model) -> None:
     torch.testing.assert_close(drawn, images, rtol=1e-4, atol=1e-4)
 
 
-def test_estimates_are_those_of_the_network(pipeline: Path, model: Model) -> None:
-    """At the angle of a step, our estimate of the data follows from the noise that the network says."""
+@pytest.mark.parametrize("predicted", ["epsilon", "v_prediction"])
+def test_estimates_are_those_of_the_network(pipeline: Path, tmp_path: Path, predicted: str) -> None:
+    """At the angle of a step, our estimate of the data follows from what the network says."""
+    shutil.copytree(pipeline, tmp_path / "copy")
+    settings = tmp_path / "copy" / "scheduler" / "scheduler_config.json"
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), "prediction_type": predicted}))
+    model = open_run(tmp_path / "copy").load()
+    assert isinstance(model, Model)
     unet = diffusers.UNet2DConditionModel.from_pretrained(pipeline, subfolder="unet")
     left = diffusers.DDIMScheduler.from_pretrained(pipeline, subfolder="scheduler").alphas_cumprod
     text = transformers.CLIPTextModel.from_pretrained(pipeline / "text_encoder")
     ids = transformers.CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
     tokens = ids(["an ape"], padding="max_length", max_length=12, truncation=True, return_tensors="pt")
-    x, path = torch.randn(1, 4, 8, 8), genloom.math.paths.PATHS["scaled_linear"]
+    x, path = torch.randn(1, 4, 8, 8), PATHS["scaled_linear"]
     for step in (0, 1, 500, 990):
         alpha, sigma = float(left[step]) ** 0.5, (1 - float(left[step])) ** 0.5
         time = path.time(torch.tensor([sigma / alpha], dtype=torch.float64))
         with torch.no_grad():
-            eps = unet(x, step, text(tokens.input_ids)[0]).sample
+            said = unet(x, step, text(tokens.input_ids)[0]).sample
             found = model.prior.denoise(x, time, told(pipeline, ["An  Ape"]))
-        torch.testing.assert_close(found, (x - sigma * eps) / alpha, rtol=2e-3, atol=2e-3)
+        expected = (x - sigma * said) / alpha if predicted == "epsilon" else alpha * x - sigma * said
+        torch.testing.assert_close(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_states_of_texts_follow_the_weights(model: Model) -> None:
+    embedding = model.prior.embedding
+    assert isinstance(embedding, TimeText)
+    with torch.no_grad():
+        before = embedding.states(["an ape"])
+        for parameter in embedding.text.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        assert not torch.allclose(embedding.states(["an ape"]), before)
 
 
 def test_pipelines_draw_and_edit(pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,10 +201,11 @@ def test_pipelines_are_tuned(pipeline: Path, tmp_path: Path) -> None:
         data={"captions": "templates"},
     )
     plain = open_run(pipeline).load().state_dict()
+    assert any(bool(w.any()) for n, w in tuned.model.state_dict().items() if n.endswith(".up.weight"))
     for name, weight in tuned.model.state_dict().items():
         if ".base." in name:
             assert torch.equal(weight, plain[name.replace(".base.", ".")])
-    assert tuned.sample(2, prompt="a photo of a 1").shape == (2, 3, 16, 16)
+    assert tuned.sample(2, prompt="a photo of a red 1").shape == (2, 3, 16, 16)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +214,7 @@ def test_pipelines_are_tuned(pipeline: Path, tmp_path: Path) -> None:
         ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "has T5EncoderModel"),
         ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "two text encoders"),
         ("scheduler/scheduler_config.json", {"beta_start": 0.5}, "not known here"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "schedule of its own"),
         ("unet/config.json", {"sample_size": None}, "lacks"),
     ],
 )
@@ -218,3 +234,11 @@ def test_pickles_are_not_read(pipeline: Path, tmp_path: Path) -> None:
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(DataError, match="cannot be loaded"):
         open_run(tmp_path / "other").load()
+
+
+def test_a_run_says_that_its_pipeline_is_gone(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "other")
+    run = open_run(tmp_path / "other")
+    shutil.rmtree(tmp_path / "other")
+    with pytest.raises(DataError, match="this run began with it"):
+        run.load()

@@ -171,7 +171,7 @@ def test_latent_models_keep_the_autoencoder_of_their_start(tmp_path: Path) -> No
 def test_changes_need_a_start_of_the_same_sort_of_condition(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="lora_rank is for a model that has a start"):
         genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "out", model={"lora_rank": 2})
-    with pytest.raises(DataError, match="another sort of condition"):
+    with pytest.raises(DataError, match="its network or its condition is another"):
         genloom.fit(
             "diffusion.ddpm",
             "digits",

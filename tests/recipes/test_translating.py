@@ -49,7 +49,7 @@ def test_numbers_are_read_out(trained: genloom.Trained) -> None:
     assert figures["bleu"].value > 50
     assert figures["chrf"].value > 50
     assert figures["bleu"].n == len(dataset.test)
-    assert figures["nll"].given == "source"
+    assert figures["nll"].given == "text"
     assert figures["nll"].kind == "lower_bound"
 
 

@@ -318,8 +318,8 @@ def average_command(
     Args:
         run: a run directory of a fit with --snapshots.
     """
-    opened = open_run(run)
-    made = averaging.average_run(opened, horizon, out or run.with_name(f"{run.name}-averaged"))
+    opened, place = open_run(run), run.resolve()
+    made = averaging.average_run(opened, horizon, out or place.with_name(f"{place.name}-averaged"))
     if json:
         tried = {f"{length:g}": nats for length, nats in made.tried.items()}
         return emit({"run": str(made.run.folder), **made.run.facts["averaged"], "tried": tried})

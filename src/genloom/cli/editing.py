@@ -43,6 +43,8 @@ class Asked:
     def wanted(self) -> editing.Wanted:
         """The same, checked."""
         counts = at_least(1, self.n, "-n"), at_least(1, self.draws, "--draws")
+        if self.prompt is not None and self.label != "own":
+            raise ConfigError("a prompt says all that the model is told: leave --label out")
         return editing.Wanted(*counts, self.label, self.measure, self.seed, self.prompt)
 
 

@@ -35,11 +35,11 @@ class LogProb:
 
 
 def given(cond: object | None) -> str:
-    """Return what ``LogProb.given`` says of a condition: "class", "columns", "source", or "" for none."""
+    """Return what ``LogProb.given`` says of a condition: "class", "columns", "text", or "" for none."""
     if cond is None:
         return ""
     if isinstance(cond, Padded):
-        return "source"
+        return "text"
     return "columns" if isinstance(cond, Tensor) and cond.is_floating_point() else "class"
 
 

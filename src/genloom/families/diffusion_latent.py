@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,10 +29,14 @@ from genloom.nn.ladder import padded
 from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for, to_input
 from genloom.nn.lora import adapt
 from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts
+from genloom.nn.prompts import prompts_for
 from genloom.nn.vae import Emit
 
 AUTOENCODER = ("halvings", "latent_channels", "channels", "blocks", "output")
 """Settings that say what the autoencoder's weights mean."""
+
+PIPELINE_REACH = 2
+"""Of the encoders of pipelines, nearly: some of their layers see all of an image."""
 
 WARMUP = 0.5
 """Share of the autoencoder's steps in which the weight of the KL term grows, so that codes are used."""
@@ -62,10 +66,16 @@ class Config(Settings):
             return cls(variance="forward", bound_terms=16, **small)
         return cls(variance="forward", halvings=1 if size <= 32 else 2)
 
+    @model_validator(mode="after")
+    def _pipelines_are_starts(self) -> Self:
+        if self.pipeline and self.start is None:
+            raise ValueError("a pipeline is named by its folder: --model.start FOLDER")
+        return self
+
     @classmethod
-    def found_in(cls, folder: Path) -> dict[str, Any]:
+    def settings_of_start(cls, folder: Path) -> dict[str, Any]:
         if not holds_pipeline(folder):
-            return super().found_in(folder)
+            return super().settings_of_start(folder)
         facts = asdict(facts_of(folder))
         del facts["side"]
         return {"pipeline": True, "start_sha256": facts.pop("sha256"), **facts}
@@ -80,7 +90,8 @@ class Config(Settings):
         sizes = self.channels, self.halvings, self.blocks
         encoder = map_encoder(shape[0], *sizes, 2 * self.latent_channels)
         decoder = map_decoder(self.latent_channels, *sizes, shape[0] * output.parameters_per_scalar)
-        return Model(leaf, shape, encoder, decoder, output, self.denoiser(codes, cond), self.emit)
+        prior = self.denoiser(codes, cond)
+        return Model(leaf, shape, encoder, decoder, output, prior, self.emit, 1 + self.blocks)
 
     def _loaded(
         self, leaf: Leaf, shape: tuple[int, int, int], codes: Leaf, cond: Event | None, output: Output
@@ -94,15 +105,22 @@ class Config(Settings):
         if leaf.extents[0] != 3 or not isinstance(output, DiscretisedLogistic):
             raise ConfigError("a pipeline is for colour images of more than 64 levels")
         if cond is not None and not symbol_sequence(cond):
-            raise ConfigError("a pipeline is given texts: add --data.captions, or --conditional no")
+            raise ConfigError("a pipeline is given texts: add --data.captions")
         folder = Path(self.start)
-        if facts_of(folder).sha256 != self.start_sha256:
+        try:
+            now = facts_of(folder).sha256
+        except ValueError as error:
+            raise DataError(f"{error}; this run began with it") from error
+        if now != self.start_sha256:
             raise DataError(f"{folder} has changed since this run began: restore it, or begin another")
-        parts, prior = load_parts(folder), self.denoiser(codes, cond)
-        prior.network, prior.embedding = parts.network, parts.embedding
+        if self.guide is not None:
+            raise ConfigError("a pipeline takes no guide: leave --model.guide out")
+        parts, ways = load_parts(folder), self.ways(cond)
+        given = prompts_for(cond)
+        prior = Diffusion(codes, parts.network, parts.embedding, given, self.course(), *ways)
         if self.lora_rank:
             adapt(prior, self.lora_rank, self.lora_alpha)
-        return Model(leaf, shape, parts.encoder, parts.decoder, output, prior, self.emit)
+        return Model(leaf, shape, parts.encoder, parts.decoder, output, prior, self.emit, PIPELINE_REACH)
 
     def begin(self, model: nn.Module) -> None:
         if not self.pipeline:
@@ -137,7 +155,11 @@ class Config(Settings):
 
 
 class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
-    """Encoder and decoder of an image, and a diffusion model of its codes."""
+    """Encoder and decoder of an image, and a diffusion model of its codes.
+
+    Args:
+        reach: how many codes away a pixel still has a part in a code.
+    """
 
     def __init__(
         self,
@@ -148,9 +170,10 @@ class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
         output: Output,
         prior: Diffusion,
         emit: Emit,
+        reach: int,
     ) -> None:
         super().__init__()
-        self.leaf, self.shape, self.emit = leaf, shape, emit
+        self.leaf, self.shape, self.emit, self.reach = leaf, shape, emit, reach
         self.encoder, self.decoder, self.output, self.prior = encoder, decoder, output, prior
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,7 +233,10 @@ class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
 
     @torch.no_grad()
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
-        """Infill codes, of which those are known that unknown pixels and their neighbours have no part in."""
+        """Infill codes, of which those are known that unknown pixels have no part in, and paste known pixels.
+
+        The encoders of pipelines see a whole image, so that there what is known is so nearly.
+        """
         x, known = items(x, self.leaf.extents), tensor(known)
         z = self.encode(x.where(known, 0))
         filled = self.prior.infill(z, self._known_codes(known).expand_as(z), noise, cond)
@@ -221,7 +247,7 @@ class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
         hidden = (~known).any(1, keepdim=True).float()
         hidden = F.pad(hidden, (0, self.shape[2] - hidden.shape[3], 0, self.shape[1] - hidden.shape[2]))
         side = self.shape[1] // self.prior.leaf.extents[1]
-        return F.max_pool2d(F.max_pool2d(hidden, side), 3, 1, 1) == 0
+        return F.max_pool2d(F.max_pool2d(hidden, side), 2 * self.reach + 1, 1, self.reach) == 0
 
 
 CARD = card.Card(

@@ -20,6 +20,8 @@ def overlap(step: Tensor, horizon: Tensor, other_step: Tensor, other_horizon: Te
 def shares(steps: Tensor, horizons: Tensor, step: float, horizon: float) -> tuple[Tensor, float]:
     """Return by what shares of kept averages, (N,) steps and horizons, another is met most nearly.
 
+    They sum to 1, so that weights which did not change stay as they are.
+
     Returns:
         The shares (N,) float64, and what is missed: the norm of the gap between profiles over that of the
         one that is wanted.
@@ -28,6 +30,10 @@ def shares(steps: Tensor, horizons: Tensor, step: float, horizon: float) -> tupl
     wanted = steps.new_tensor([step]), horizons.new_tensor([horizon])
     among = overlap(steps[:, None], horizons[:, None], steps[None], horizons[None])
     towards, own = overlap(steps, horizons, *wanted), float(overlap(*wanted, *wanted))
-    found = torch.linalg.lstsq(among, towards[:, None], driver="gelsd").solution[:, 0]
+    one = torch.ones_like(towards)[:, None]
+    held = torch.cat((torch.cat((among, one), 1), torch.cat((one.t(), one.new_zeros(1, 1)), 1)))
+    aim = torch.cat((towards, towards.new_ones(1)))[:, None]
+    found = torch.linalg.lstsq(held, aim, driver="gelsd").solution[:-1, 0]
+    found = found / found.sum()
     gap = own - 2 * float(found @ towards) + float(found @ among @ found)
     return found, (max(gap, 0) / own) ** 0.5

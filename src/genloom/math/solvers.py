@@ -120,8 +120,8 @@ def ddim(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, eta: float = 0.0) 
 def heun(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw) -> Tensor:  # noqa: ARG001
     """Walk by Heun's method, two calls a move but for the last, as far as there is no noise at its end.
 
-    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; here by the angle between data and noise, in which
-    x at a deviation of 1 moves as dx = (cos eps - sin x_0) da (Lu & Song 2025, arXiv:2410.11081, section 3).
+    Source: Karras et al. 2022, arXiv:2206.00364, algorithm 1; here by the angle a between data and noise, in
+    which x at a deviation of 1 moves by cos(a) eps - sin(a) x_0 (Lu & Song 2025, arXiv:2410.11081, sec. 3).
     In s, as they have it, a first move from next to no data to some goes astray.
     """
     for i in range(grid.moves):

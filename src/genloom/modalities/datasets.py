@@ -23,7 +23,7 @@ from genloom.modalities.images import DEFAULT_ALPHA, Binarise, Images, fixed_dra
 from genloom.modalities.pairs import Pairs
 from genloom.modalities.parallel import PARALLEL, draw_numerals, read_pairs, read_parallel
 from genloom.modalities.pictures import fit
-from genloom.modalities.prompts import room_for
+from genloom.modalities.prompts import longest_prompt_of
 from genloom.modalities.readers import read_path
 from genloom.modalities.records import JSON_LINES, read_folder, read_records
 from genloom.modalities.tables import read_text
@@ -237,10 +237,10 @@ def _build(name: str, reading: Reading, options: DataOptions) -> Dataset:
     mark = splits.fingerprint(found.values(), *facts, *options.given_columns)
     if options.captions == TEMPLATES:
         found = {n: with_captions(p, reading.classes, reading.levels, n) for n, p in found.items()}
-    room = room_for(found.values())
+    longest_prompt = longest_prompt_of(found.values())
     return Dataset(
         name=name,
-        modality=_modality(found["train"].items, reading, options, bits, unit, room),
+        modality=_modality(found["train"].items, reading, options, bits, unit, longest_prompt),
         train=found["train"],
         valid=found["valid"],
         test=found["test"],
@@ -354,7 +354,7 @@ def is_binary(items: Tensor) -> bool:
 
 
 def _modality(
-    train: Tensor, reading: Reading, options: DataOptions, bits: bool, unit: Unit | None, room: int
+    train: Tensor, reading: Reading, options: DataOptions, bits: bool, unit: Unit | None, longest_prompt: int
 ) -> Modality:
     if unit:
         return Angles(reading.columns, unit)
@@ -363,7 +363,7 @@ def _modality(
     if reading.columns:
         return Vectors.fit(train, reading.columns, options.given_columns)
     channels, height, width = train.shape[1:]
-    return Images((channels, height, width), reading.levels, options.binarise, options.alpha, room)
+    return Images((channels, height, width), reading.levels, options.binarise, options.alpha, longest_prompt)
 
 
 def _description(reading: Reading, parts: Mapping[str, Split], options: DataOptions) -> str:

@@ -232,7 +232,7 @@ class Images(Modality):
         levels: the number k of values a pixel can take, 2..256.
         binarise: ``dynamic`` draws white with probability v / (k - 1): other data than ``none``.
         alpha: margin of the logit view, in (0, 0.5).
-        room: bytes that a caption may have, 0 for images without captions.
+        longest_prompt: bytes that a caption may have, 0 for images without captions.
 
     Raises:
         DataError: another number of channels.
@@ -247,11 +247,12 @@ class Images(Modality):
         levels: int = 256,
         binarise: Binarise = "none",
         alpha: float = DEFAULT_ALPHA,
-        room: int = 0,
+        longest_prompt: int = 0,
     ) -> None:
         if shape[0] not in (1, 3):
             raise DataError(f"images need 1 (grey) or 3 (colour) channels, not {shape[0]}")
-        self.shape, self.levels, self.binarise, self.alpha, self.room = shape, levels, binarise, alpha, room
+        self.shape, self.levels, self.binarise, self.alpha = shape, levels, binarise, alpha
+        self.longest_prompt = longest_prompt
 
     def views(self) -> tuple[View, ...]:
         source: Levels | Coins
@@ -268,7 +269,9 @@ class Images(Modality):
             UnitView(self.shape, source),
             LogitView(self.shape, source, self.alpha),
         )
-        return tuple(PromptedView(view, self.room) for view in found) if self.room else found
+        return (
+            tuple(PromptedView(view, self.longest_prompt) for view in found) if self.longest_prompt else found
+        )
 
     def count_units(self, items: Tensor) -> Tensor:
         return torch.full((len(items),), math.prod(self.shape))
@@ -306,14 +309,14 @@ class Images(Modality):
             "levels": self.levels,
             "binarise": self.binarise,
             "alpha": self.alpha,
-            "room": self.room,
+            "longest_prompt": self.longest_prompt,
         }
 
     @classmethod
     def from_json(cls, description: Mapping[str, Any]) -> Self:
         channels, height, width = description["shape"]
         levels, binarise, alpha = (description[name] for name in ("levels", "binarise", "alpha"))
-        return cls((channels, height, width), levels, binarise, alpha, description.get("room", 0))
+        return cls((channels, height, width), levels, binarise, alpha, description.get("longest_prompt", 0))
 
     def _grey(self, items: Tensor) -> Tensor:
         """Stretch levels to 0..255."""

@@ -22,7 +22,7 @@ MOST_BYTES = 512
 """Of a caption."""
 
 
-def room_for(splits: Iterable[Split]) -> int:
+def longest_prompt_of(splits: Iterable[Split]) -> int:
     """Return how many bytes a prompt may have, 0 where there are no captions.
 
     Raises:
@@ -38,12 +38,17 @@ class PromptedView(View):
     """Another view of the items, given their captions.
 
     Args:
-        room: L.
+        longest_prompt: L.
     """
 
-    def __init__(self, inner: View, room: int) -> None:
-        self.inner, self.name, self.event, self.room = inner, inner.name, inner.event, room
-        self.given: Event = Leaf((Length(room),), Categorical(256))
+    def __init__(self, inner: View, longest_prompt: int) -> None:
+        self.inner, self.name, self.event, self.longest_prompt = (
+            inner,
+            inner.name,
+            inner.event,
+            longest_prompt,
+        )
+        self.given: Event = Leaf((Length(longest_prompt),), Categorical(256))
 
     def encode(self, items: Tensor) -> Value:
         return self.inner.encode(items)
@@ -71,9 +76,11 @@ class PromptedView(View):
         """
         rows = [utf8(tidy(text).lower()) for text in texts]
         most = max(map(len, rows))
-        if most > self.room:
-            raise DataError(f"a prompt has {most:,} bytes, and at most {self.room:,} can be read: shorten it")
-        values = torch.zeros(len(rows), self.room, dtype=torch.uint8)
+        if most > self.longest_prompt:
+            raise DataError(
+                f"a prompt has {most:,} bytes, and at most {self.longest_prompt:,} can be read: shorten it"
+            )
+        values = torch.zeros(len(rows), self.longest_prompt, dtype=torch.uint8)
         for value, row in zip(values, rows, strict=True):
             value[: len(row)] = torch.frombuffer(bytearray(row), dtype=torch.uint8) if row else value[:0]
         return Padded(values, torch.tensor([len(row) for row in rows]))

@@ -87,6 +87,10 @@ def _table(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for record in reader:
+            if None in record:
+                raise DataError(
+                    f"{path}:{reader.line_num} has too many cells: put texts with commas in quotes"
+                )
             yield f"{path}:{reader.line_num}", {k: v for k, v in record.items() if isinstance(k, str)}
     except csv.Error as error:
         raise DataError(f"{path} cannot be read as a table ({error})") from error

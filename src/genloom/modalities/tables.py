@@ -222,7 +222,7 @@ def _image_table(
     values = None if label is None else table[label].take(kept).to_pylist()
     labels, classes = _image_labels(values, declared.get(label or ""), f"{path}: column {label!r}")
     _find(caption, table.column_names, path)
-    captions = None if caption is None else _texts(table[caption].take(kept).to_pylist())
+    captions = None if caption is None else _captions(table[caption].take(kept).to_pylist(), caption)
     parts = part(items, labels, [tags[i] for i in kept], captions)
     return Reading(parts, "Parquet", classes, label=label, notes=notes)
 
@@ -236,6 +236,17 @@ def _image_labels(
     if any(not isinstance(value, int) or not 0 <= value < len(names) for value in values):
         raise DataError(f"{source} must hold whole numbers 0 to {len(names) - 1}")
     return torch.tensor(values, dtype=torch.int64), tuple(names)
+
+
+def _captions(values: Sequence[Any], column: str) -> list[str]:
+    """Return captions, nothing for a missing one.
+
+    Raises:
+        DataError: some are no texts, or all are missing.
+    """
+    if not all(value is None or isinstance(value, str) for value in values) or not any(values):
+        raise DataError(f"column {column!r} must hold a text for each image: write one caption a row")
+    return _texts(values)
 
 
 def _texts(values: Sequence[Any]) -> list[str]:

@@ -47,7 +47,7 @@ def with_captions(split: Split, classes: Sequence[str], levels: int, name: str) 
     frames = NEW_FRAMES if name == "test" else FRAMES
     noise = SampleNoise(key("captions", name), torch.arange(len(split)))
     chosen, plain = noise.integers(len(frames)).tolist(), (noise.uniform() < PLAIN).tolist()
-    drawn = all(label.isdigit() for label in classes)
+    drawn = split.items.shape[1] == 1 and tuple(classes) == tuple("0123456789")
     colours = named_colours(split.items, levels) if split.items.shape[1] == 3 else None
     texts = []
     for i, label in enumerate(split.labels.tolist()):
@@ -58,9 +58,7 @@ def with_captions(split: Split, classes: Sequence[str], levels: int, name: str) 
 
 def noun_phrase(label: str, colour: str, drawn: bool) -> str:
     """Return what an image shows: "a red truck", or "a handwritten seven" of drawn digits."""
-    noun = label.replace("_", " ")
-    if drawn:
-        noun = f"handwritten {NUMERALS[int(noun)] if int(noun) < len(NUMERALS) else noun}"
+    noun = f"handwritten {NUMERALS[int(label)]}" if drawn else label.replace("_", " ").strip() or label
     words = f"{colour} {noun}".strip()
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 

@@ -24,7 +24,7 @@ from genloom.nn.dit import DiT
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.prompts import Prompts, TimeTextEmbedding, prompts_for, text_leaf
 from genloom.nn.residual import ResidualMLP
-from genloom.nn.starts import relabelled, settings_of, start_from, weights_of
+from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
 from genloom.nn.unet import TimeLabelEmbedding, UNet
 from genloom.nn.walks import Drawing, GridName, Restoring
 
@@ -70,6 +70,10 @@ ADOPTED = (
     "text_layers",
 )
 """Settings that say what a network's weights mean."""
+
+
+LATENT = ("latent_channels", "pipeline")
+"""Settings that tell models of codes from others."""
 
 
 class Basics(card.Config):
@@ -141,13 +145,18 @@ class Basics(card.Config):
         return cls(patch=2)
 
     @classmethod
-    def found_in(cls, folder: Path) -> dict[str, Any]:
+    def settings_of_start(cls, folder: Path) -> dict[str, Any]:
         """Return the settings that a start sets.
 
         Raises:
             ValueError: the folder holds no start.
         """
-        return settings_of(folder, cls.adopted)
+        found = settings_of(folder, {*cls.adopted, *LATENT})
+        if found.pop("pipeline", False):
+            raise ValueError(f"{folder} began with a pipeline: start with that pipeline itself")
+        if ("latent_channels" in found) != ("latent_channels" in cls.adopted):
+            raise ValueError(f"{folder} cannot be a start here: diffusion.latent starts from its like alone")
+        return found
 
     @model_validator(mode="before")
     @classmethod
@@ -155,7 +164,7 @@ class Basics(card.Config):
         if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
             return given
         folder = Path(os.path.expanduser(given["start"])).resolve()
-        found = cls.found_in(folder)
+        found = cls.settings_of_start(folder)
         asked = (info.context or {}).get("asked", ())
         if other := [name for name in found if name in asked and given[name] != found[name]]:
             raise ValueError(f"a start has its own {other[0]}: leave it out")
@@ -183,9 +192,12 @@ class Basics(card.Config):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
         if prompts.longest and (len(leaf.extents) != 3 or self.coupling == "optimal"):
             raise ConfigError("texts are for images, with noise and data coupled independently")
-        course = Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
         network, embedding = self._network(leaf, bool(prompts.longest)), self._embedding(prompts, cond)
-        return Diffusion(leaf, network, embedding, prompts, course, drawing, scoring)
+        return Diffusion(leaf, network, embedding, prompts, self.course(), drawing, scoring)
+
+    def course(self) -> Course:
+        """Return what a network learns, and where."""
+        return Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
 
     def _embedding(self, prompts: Prompts, cond: Event | None) -> nn.Module:
         """Return a network from times and conditions to embeddings."""
@@ -210,7 +222,7 @@ class Basics(card.Config):
         told = model.prompts.complete(batch.get("cond"), len(x0))
         return x0, model.prompts.hidden(told, self.label_dropout, noise)
 
-    def moved(self, model: Diffusion) -> nn.Module:
+    def trained_part(self, model: Diffusion) -> nn.Module:
         """Return what training changes."""
         return model
 
@@ -243,7 +255,7 @@ class Basics(card.Config):
         lr = self.lr if self.start is None else self.tuning_lr
         optimiser = Optimiser(lr, schedule="cosine", warmup=0.05, clip=1.0)
         objective = Objective(
-            {"denoiser": Group(self.moved(model), optimiser)},
+            {"denoiser": Group(self.trained_part(model), optimiser)},
             [Phase("denoise", ("denoiser",), loss)],
             Average(),
             couples=self.coupling == "optimal",
@@ -318,6 +330,19 @@ class Settings(Basics):
         Raises:
             ConfigError: what it is to model, or to be told, does not go with these settings.
         """
+        model = self.diffusion(event, cond, *self.ways(cond))
+        if self.lora_rank:
+            adapt(model, self.lora_rank, self.lora_alpha)
+        if self.guide is not None:
+            model.guides = (self._weaker(event, cond, Path(os.path.expanduser(self.guide))),)
+        return model
+
+    def ways(self, cond: Event | None) -> tuple[Drawing, Scoring]:
+        """Return how a model draws and scores.
+
+        Raises:
+            ConfigError: guidance has nothing to go by.
+        """
         if self.guidance_scale != 1 and not prompts_for(cond) and self.guide is None:
             raise ConfigError(
                 "a guidance_scale is for models with labels or texts, or for those that have a guide"
@@ -338,13 +363,7 @@ class Settings(Basics):
             churn=self.churn,
         )
         by_ode = self.likelihood == "ode"
-        scoring = Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
-        model = self.diffusion(event, cond, drawing, scoring)
-        if self.lora_rank:
-            adapt(model, self.lora_rank, self.lora_alpha)
-        if self.guide is not None:
-            model.guides = (self._weaker(event, cond, Path(os.path.expanduser(self.guide))),)
-        return model
+        return drawing, Scoring(self.timesteps, self.bound_terms, by_ode, self.tolerance, self.probes)
 
     def _weaker(self, event: Event, cond: Event | None, folder: Path) -> Diffusion:
         """Return the model in a folder, to be led away from.
@@ -360,7 +379,7 @@ class Settings(Basics):
         if settings["path"] != self.path:
             raise ConfigError(f"the guide {folder} goes along {settings['path']}, not {self.path}")
         model = type(self)(**settings).denoiser(event, cond)
-        start_from(model, weights_of(folder, digest))
+        start_from(model, of_codes(weights_of(folder, digest)))
         return model.eval().requires_grad_(False)
 
     def stages(self, model: nn.Module) -> list[Stage]:
@@ -380,7 +399,7 @@ class Settings(Basics):
         if self.start is not None:
             start_from(model, relabelled(self.start_weights(), model))
 
-    def moved(self, model: Diffusion) -> nn.Module:
+    def trained_part(self, model: Diffusion) -> nn.Module:
         """Return all, or of changes of low rank these and the classes, which may be new."""
         if not self.lora_rank:
             return model

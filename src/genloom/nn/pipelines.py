@@ -101,12 +101,24 @@ def facts_of(folder: Path) -> Facts:
         channels, side = int(vae["latent_channels"]), int(unet["sample_size"]) << halvings
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} lacks {error} in its settings: restore it") from error
+    steps = scheduler.get("num_train_timesteps", 1000) == 1000 and scheduler.get("trained_betas") is None
+    if not steps or scheduler.get("rescale_betas_zero_snr"):
+        raise ValueError(f"{folder} has a schedule of its own, and only the usual 1,000 steps are known here")
     if beta not in PATHS_OF or said not in PREDICTIONS or unet["in_channels"] != channels:
         raise ValueError(
             f"{folder} has a schedule, prediction or input that is not known here: {beta}, {said}"
         )
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return Facts(PATHS_OF[beta], PREDICTIONS[said], side, halvings, channels, digest)
+    return Facts(PATHS_OF[beta], PREDICTIONS[said], side, halvings, channels, _digest(folder))
+
+
+def _digest(folder: Path) -> str:
+    """Return a hash of a pipeline's small files, and of the names and sizes of its weights."""
+    state = hashlib.sha256()
+    for path in sorted(path for part in (*CLASSES, "scheduler") for path in (folder / part).glob("*")):
+        state.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode())
+        if path.suffix in (".json", ".txt") and path.stat().st_size <= MOST_BYTES:
+            state.update(path.read_bytes())
+    return state.hexdigest()
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -144,14 +156,14 @@ def load_parts(folder: Path) -> Parts:
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtra("transformers", "pipelines") from error
-    betas = torch.tensor(_alphas_left(_settings(folder / "scheduler" / "scheduler_config.json")))
+    left = torch.tensor(_alphas_left(_settings(folder / "scheduler" / "scheduler_config.json")))
     disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True}
     safe = {**local, "use_safetensors": True, "low_cpu_mem_usage": False, "torch_dtype": torch.float32}
     try:
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **safe)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **safe)
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, **local)
+        text = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, **local).float()
         tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer", **local)
     except Exception as error:
         why = " ".join(str(error).split())[:160]
@@ -161,16 +173,15 @@ def load_parts(folder: Path) -> Parts:
         Encoder(vae.encoder, vae.quant_conv, scale),
         Decoder(vae.decoder, vae.post_quant_conv, scale),
         Network(unet),
-        TimeText(text, _tokenized(tokens, int(text.config.max_position_embeddings)), betas),
+        TimeText(text, _tokenized(tokens, int(text.config.max_position_embeddings)), left),
     )
 
 
 def _alphas_left(scheduler: Mapping[str, Any]) -> list[float]:
-    """Return what is left of the squared data after each step, (T,) falling."""
+    """Return what is left of the squared data after each of 1,000 steps, falling."""
     power = 0.5 if scheduler["beta_schedule"] == "scaled_linear" else 1.0
     low, high = (float(scheduler[name]) ** power for name in ("beta_start", "beta_end"))
-    steps = int(scheduler.get("num_train_timesteps", 1000))
-    betas = torch.linspace(low, high, steps, dtype=torch.float64) ** (1 / power)
+    betas = torch.linspace(low, high, 1000, dtype=torch.float64) ** (1 / power)
     return (1 - betas).cumprod(0).tolist()
 
 
@@ -239,7 +250,7 @@ class TimeText(nn.Module):
         self.text, self.read = text, read
         right = ((1 - left) / left).sqrt().atan() / (math.pi / 2)
         self.register_buffer("angles", right, persistent=False)
-        self._known = dict[str, Tensor]()
+        self._known, self._versions = dict[str, Tensor](), -1
 
     def forward(self, time: Tensor, told: Value) -> tuple[Tensor, Words]:
         states = self.states(_texts(told))
@@ -253,8 +264,10 @@ class TimeText(nn.Module):
         return (after - 1 + ((time.double() - low) / (high - low)).clamp(0, 1)).to(time)
 
     def states(self, texts: list[str]) -> Tensor:
-        """Return the states of texts (B, L, D), each different one read once while nothing is trained."""
-        different = list(dict.fromkeys(texts))
+        """Return the states of texts (B, L, D), each different one read once as long as weights stay."""
+        different, versions = list(dict.fromkeys(texts)), sum(p._version for p in self.text.parameters())
+        if versions != self._versions:
+            self._known, self._versions = {}, versions
         if torch.is_grad_enabled():
             found = dict(zip(different, self.text(self.read(different))[0], strict=True))
         else:

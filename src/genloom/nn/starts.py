@@ -61,8 +61,15 @@ def weights_of(folder: Path, sha256: str) -> dict[str, Tensor]:
         found = load(weights)
     except SafetensorError as error:
         raise DataError(f"{path} is damaged: {' '.join(str(error).split())[:160]}") from error
-    facts = json.loads((folder / "run.json").read_text())
-    return merged(found, float(facts["config"].get("lora_alpha", 0)))
+    return merged(found, _alpha(folder / "run.json"))
+
+
+def _alpha(path: Path) -> float:
+    """Return the weight of a run's changes of low rank, 0 where it has none."""
+    try:
+        return float(json.loads(path.read_text())["config"].get("lora_alpha", 0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: restore it") from error
 
 
 def merged(weights: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
@@ -92,11 +99,20 @@ def start_from(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         raise DataError(f"the start does not fit these data: {' '.join(str(error).split())[:160]}") from error
     if any(name in own for name in missing) or set(weights) - set(own.values()):
-        raise DataError("the start does not fit these data: it is given another sort of condition")
+        raise DataError("the start does not fit these data: its network or its condition is another")
+
+
+def of_codes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a latent model's prior, which models codes; those of other models as they are."""
+    prior = {name.removeprefix("prior."): w for name, w in weights.items() if name.startswith("prior.")}
+    return prior or dict(weights)
 
 
 def relabelled(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Return weights for a model of other classes, which begin as no class, the last row of the table."""
+    """Return weights for a model of another number of classes, which begin as no class, the table's last row.
+
+    As many classes as before are taken to be the same.
+    """
     found = dict(weights)
     for name, own in model.state_dict().items():
         if name.endswith("embedding.label.weight") and name in weights and len(own) != len(weights[name]):

@@ -17,7 +17,7 @@ from genloom.metrics import Figure
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions
 from genloom.nn.decoding import Choice, Greedy
-from genloom.recipes import comparing, editing, evaluating, fitting, rewarding
+from genloom.recipes import averaging, comparing, editing, evaluating, fitting, rewarding
 from genloom.recipes.continuing import Continuation, Precision, Wish, Writer
 from genloom.recipes.drawing import conditions_for, write_samples
 from genloom.recipes.rewarding import Tuning
@@ -131,19 +131,34 @@ class Trained:
         drawn = write_samples(self.run, n, seed=seed, label=label, given=given, prompt=prompt, out=Path(out))
         return drawn.files
 
+    def average(self, out: str | Path, horizon: float | None = None) -> "Trained":
+        """Return the model with weights averaged over another length of its training, kept in ``out``.
+
+        Args:
+            horizon: averaging time as a share of the steps; the best on validation if absent.
+
+        Raises:
+            ConfigError, RunError: it was fitted without snapshots, there is nothing to choose by, or ``out``
+                holds something else.
+        """
+        return Trained(averaging.average_run(self.run, horizon, Path(out)).run)
+
     def _asked(self, n: int, label: str | int | None, prompt: str | None, seed: int) -> Value | None:
         """Return what n items are given, nothing where nothing is asked for."""
         if label is None and prompt is None:
             return None
         return conditions_for(self.run, n, seed, label, None, prompt)
 
-    def log_prob(self, items: Tensor, *, label: str | int | None = None, seed: int = 0) -> LogProb:
+    def log_prob(
+        self, items: Tensor, *, label: str | int | None = None, prompt: str | None = None, seed: int = 0
+    ) -> LogProb:
         """Return the log-likelihood of items (n, ...), in nats of the data, with its kind.
 
         Args:
             items: whole items, with the columns that are given, if any.
             label: a class by name or number, for log p(x | class) of a conditional model; without one it is
                 log p(x), summed over the classes.
+            prompt: a text, for log p(x | text) of a model that is given texts; none if absent.
 
         Raises:
             DataError: the items are not of the data's form: dtype, shape, range or missing values.
@@ -151,9 +166,9 @@ class Trained:
             Unsupported: the family has no likelihood.
         """
         items = self._checked(items)
-        if label is None:
+        if label is None and prompt is None:
             return evaluating.score(self.model, self.run, Split(items), seed)
-        cond, x = conditions_for(self.run, len(items), seed, label, None), evaluating.seen(self.run, items)
+        cond, x = self._asked(len(items), label, prompt, seed), evaluating.seen(self.run, items)
         return self.run.view.to_data(scoring.log_prob(self.model, x, cond, seed=seed), x)
 
     def encode(self, items: Tensor) -> Tensor:

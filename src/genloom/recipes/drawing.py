@@ -59,7 +59,7 @@ def conditions_for(
     modality = run.modality
     if given and isinstance(modality, Vectors) and modality.given and label is None:
         return run.view.conditions(Split(modality.given_row(given).expand(n, -1)))
-    if run.borrowed and label is None and not given:
+    if run.untrained and label is None and not given:
         return None
     if run.view.given is not None and not given and label is None:
         test = data_of(run).test

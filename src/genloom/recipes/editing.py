@@ -250,6 +250,8 @@ def _opened(run: Run, source: str | None, wanted: Wanted) -> tuple[Split, Tensor
 
     Items that the view makes others, such as black or white ones, count as what it makes.
     """
+    if wanted.measure and run.untrained:
+        raise ConfigError(f"{run.facts['data']['name']} has no data to be measured by: leave --measure out")
     split = items_of(run, source)[0].some(wanted.n)
     whole = of_fixed_size(seen(run, split.items))
     split, x = replace(split, items=run.view.decode(whole)), whole.repeat_interleave(wanted.draws, 0)

@@ -147,7 +147,7 @@ def data_of(run: Run) -> Dataset:
         DataError: they are gone or have changed.
     """
     facts = run.facts["data"]
-    if run.borrowed:
+    if run.untrained:
         raise DataError(f"{facts['name']} came without data: name a folder of images")
     dataset = open_data(facts["source"], DataOptions(**facts["options"]))
     check_same_data(run, dataset)

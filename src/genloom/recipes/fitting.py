@@ -25,6 +25,7 @@ from genloom.core.events import Event, describe
 from genloom.core.objective import Stage
 from genloom.modalities.base import Dataset, Split, View
 from genloom.modalities.datasets import DataOptions, located, open_data
+from genloom.modalities.prompts import PromptedView
 from genloom.recipes.runs import FORMAT, Run, open_run, versions, view_for, view_named
 from genloom.recipes.stages import Job, train
 from genloom.report.card import model_card
@@ -184,6 +185,8 @@ def unfit(card: Card, view: View) -> str:
         return "turns texts into others: it needs pairs" if card.conditions == "sequence" else ""
     if takes(card, view.given):
         return ""
+    if isinstance(view, PromptedView):
+        return "cannot be given captions: leave --data.captions out, or fit one of diffusion"
     if symbol_sequence(view.given):
         return "cannot be given texts: fit one of seq2seq"
     return "cannot be given columns: leave --data.given out, or fit a flow"
@@ -197,6 +200,8 @@ def condition_classes(card: Card, dataset: Dataset, view: View, choice: str) -> 
     """
     if reason := unfit(card, view):
         raise ConfigError(f"{card.name} {reason}")
+    if isinstance(view, PromptedView) and choice == "no":
+        raise ConfigError("captions are what images are given: leave --data.captions or --conditional out")
     if view.given is not None:
         return ()
     possible = card.conditions != "none" and dataset.train.labels is not None and len(dataset.classes) > 1
@@ -251,13 +256,17 @@ def _prepare(
         "modality": dataset.modality.describe(),
         "notes": list(dataset.notes),
         "label_counts": _label_counts(dataset.train, len(dataset.classes)),
-        "sample_batch": sampling.MICRO_BATCH,
+        "sample_batch": sampling.rows_together(view.event),
         "versions": versions(),
         "command": command,
     }
     run = Run(out, facts)
-    for stage in run.config.stages(run.build()):
+    stages = run.config.stages(run.build())
+    for stage in stages:
         _check_batches(stage, config.train)
+    last = stages[-1].objective
+    if config.train.snapshots and (last is None or last.average is None):
+        raise ConfigError(f"{config.family} averages no weights: leave --snapshots out")
     make_folder(out)
     run.update()
     return run
@@ -280,9 +289,18 @@ def make_folder(out: Path) -> None:
     Raises:
         RunError: it holds something else.
     """
+    check_free(out)
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def check_free(out: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        RunError: it does.
+    """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not a run directory: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def same_run(run: Run, identity: Mapping[str, Any], resume: str = "auto") -> Run:

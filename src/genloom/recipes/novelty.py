@@ -101,7 +101,9 @@ def _reading(run: Run, options: DataOptions) -> DataOptions:
 
 def _independent(run: Run, dataset: Dataset, folder: Path, command: str) -> Run:
     if run.view.given is not None:
-        raise ConfigError("for a run with given columns, name a --background: another run on the same data")
+        raise ConfigError(
+            "for a run with given columns or texts, name a --background: another run on the same data"
+        )
     facts = run.facts["data"]
     config = FitConfig(
         "baseline.independent", facts["source"], data=DataOptions(**facts["options"]), conditional="no"

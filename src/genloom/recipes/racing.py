@@ -72,10 +72,11 @@ def race(
     check_same_data(run, dataset)
     features, test = features_for(dataset), held_out(dataset, limit)
     labels = sampling.drawn_labels(len(test), run.label_counts, 1) if run.classes else None
+    given = run.view.conditions(test) if labels is None else labels
     found = []
     for (name, n), changed in runs.items():
         model, began = changed.load(), time.perf_counter()
-        items = changed.sample(model, len(test), seed=1, cond=labels)
+        items = changed.sample(model, len(test), seed=1, cond=given)
         took = (time.perf_counter() - began) / len(test) * 1000
         figures = sample_figures(items, dataset, features, test)
         found.append(Heat(name, n, figures["frechet"], figures["kernel"], took))

@@ -38,9 +38,6 @@ except ImportError:  # not on Windows, where runs are not locked
 
 FORMAT = 1
 
-PIPELINE_BATCH = 4
-"""Images that a pipeline draws together: they are large."""
-
 
 class DataFacts(BaseModel):
     """What ``run.json`` says of the data."""
@@ -173,9 +170,9 @@ class Run:
             return self.config.build(self.view.event, condition_event(self.view, self.classes))
 
     @property
-    def borrowed(self) -> bool:
+    def untrained(self) -> bool:
         """Whether the weights stay where the model was found, and nothing was trained."""
-        return bool(self.facts.get("borrowed"))
+        return bool(self.facts.get("untrained"))
 
     @property
     def weights(self) -> Path:
@@ -227,7 +224,7 @@ class Run:
         Raises:
             RunError: the weights are missing or do not fit.
         """
-        if self.borrowed:
+        if self.untrained:
             return self.build().eval().requires_grad_(False)
         path, model = self.weights, self.build()
         expected = self.facts.get("weights_sha256")
@@ -284,7 +281,7 @@ def pipeline_run(folder: Path) -> Run:
     try:
         found = facts_of(folder)
         family = registry.load("diffusion.latent")
-        modality = Images((3, found.side, found.side), room=MOST_BYTES)
+        modality = Images((3, found.side, found.side), longest_prompt=MOST_BYTES)
         view = view_for(family.card, modality)
         assert view is not None
         preset = family.config.preset(view.event).model_dump()
@@ -304,9 +301,12 @@ def pipeline_run(folder: Path) -> Run:
         data=data,
         modality=modality.describe(),
         label_counts=[],
-        sample_batch=PIPELINE_BATCH,
+        sample_batch=sampling.rows_together(view.event),
     )
-    return Run(Path("runs") / folder.resolve().name, {**facts.model_dump(), "borrowed": True})
+    return Run(
+        Path("runs") / f"{folder.resolve().name}-{found.sha256[:8]}",
+        {**facts.model_dump(), "untrained": True},
+    )
 
 
 def view_named(modality: Modality, name: str) -> View:

@@ -221,14 +221,15 @@ def _previewer(job: Job, stage: str) -> Callable[[nn.Module, int | None], None]:
     It shows samples of the same noise, or reconstructions of the same validation items where the model draws
     none, or not before a later stage.
     """
-    run, part = job.run, job.dataset.valid.some(PREVIEW_ITEMS)
-    labels = sampling.balanced_labels(PREVIEW_ITEMS, len(run.classes)) if run.classes else None
-    seen = job.dataset.train.take(torch.arange(PREVIEW_ITEMS) % len(job.dataset.train))
+    run, count = job.run, min(PREVIEW_ITEMS, 2 * job.run.facts["sample_batch"])
+    part = job.dataset.valid.some(count)
+    labels = sampling.balanced_labels(count, len(run.classes)) if run.classes else None
+    seen = job.dataset.train.take(torch.arange(count) % len(job.dataset.train))
     cond = run.view.conditions(seen) if labels is None else labels
 
     def pictured(model: nn.Module) -> tuple[str, bytes]:
         try:
-            return run.modality.draw(run.sample(model, PREVIEW_ITEMS, seed=0, cond=cond))
+            return run.modality.draw(run.sample(model, count, seed=0, cond=cond))
         except Unsupported:
             return run.modality.draw(reconstructed(model, run, part)[0], reference=part.items)
 

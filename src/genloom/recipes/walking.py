@@ -1,7 +1,8 @@
 """What a run's codes show: reconstructions and walks between codes, as files with a picture of all."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,11 +76,10 @@ def items_of(run: Run, source: str | None, part: Part = "test") -> tuple[Split, 
         dataset = open_data(source, options.model_copy(update={"captions": None}))
     splits = (dataset.train, dataset.valid, dataset.test)
     chosen = splits if part == "all" else (getattr(dataset, part),)
-    items = torch.cat([split.items for split in chosen])
-    check_form(run, dataset.modality, items, dataset.name)
-    labels = [split.labels for split in chosen if split.labels is not None]
-    known = labels and run.classes in ((), dataset.classes)
-    return Split(items, torch.cat(labels) if known else None), dataset.classes
+    whole = reduce(Split.joined, chosen)
+    check_form(run, dataset.modality, whole.items, dataset.name)
+    known = run.classes in ((), dataset.classes)
+    return (whole if known else replace(whole, labels=None)), dataset.classes
 
 
 def write_codes(run: Run, source: str | None, part: Part, out: Path | None) -> tuple[Path, Tensor]:

@@ -6,11 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core.capabilities import Sampler, Steerable, need
-from genloom.core.events import Value, stack, take
+from genloom.core.events import Event, Leaf, Value, stack, take
 from genloom.core.randomness import Noise, SampleNoise
 
 MICRO_BATCH = 64
 """Rows computed together; fixed and recorded, since a matrix product's last bits depend on it."""
+
+
+LARGE = 3 * 256 * 256
+"""Values of an item from which few are computed together."""
+
+FEW = 4
+
+
+def rows_together(event: Event) -> int:
+    """Return how many items of an event are computed together."""
+    return FEW if isinstance(event, Leaf) and event.dim >= LARGE else MICRO_BATCH
 
 
 @torch.no_grad()

@@ -126,8 +126,11 @@ class Case:
     def shown(self, n: int, model: nn.Module | None = None) -> Value:
         """Return what a model gives: n samples, or n reconstructions where it draws none."""
         chosen = model or self.model
-        if isinstance(chosen, Sampler):
-            return self.sample(n, chosen)
+        return self.sample(n, chosen) if isinstance(chosen, Sampler) else self.shown_again(n, chosen)
+
+    def shown_again(self, n: int, model: nn.Module | None = None) -> Value:
+        """Return what is left of the first n items after encoding and decoding them."""
+        chosen = model or self.model
         latent, x, cond = need(chosen, Latent, "reconstruct"), self.items(n), self.given(n)
         dtype = next(chosen.parameters()).dtype
         with torch.no_grad():
@@ -178,9 +181,9 @@ class Subject:
         return isinstance(self.cases[0].build(), capability)
 
 
-def row_noise(rows: int, seed: int = 0) -> Noise:
+def row_noise(rows: int) -> Noise:
     """Return the sampling noise of the first rows."""
-    return SampleNoise(seed, torch.arange(rows))
+    return SampleNoise(0, torch.arange(rows))
 
 
 def as_capability(case: Case, capability: type[T]) -> T:

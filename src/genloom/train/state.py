@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -27,7 +27,7 @@ class Best:
 class State:
     """A model in training: weights, optimisers, average, objective state, and the step.
 
-    ``tracked`` are averages of the parameters by their horizons, kept to choose another afterwards.
+    ``tracked`` are averages of the trained parameters by their horizons, kept to choose another afterwards.
     """
 
     model: nn.Module
@@ -47,8 +47,9 @@ class State:
             for name, g in objective.groups.items()
         }
         average = copy.deepcopy(model).requires_grad_(False) if objective.average else None
-        tracked = {h: [p.detach().clone() for p in model.parameters()] for h in horizons}
-        return cls(model, objective, optimisers, average, tracked)
+        state = cls(model, objective, optimisers, average)
+        tracked = {h: [p.detach().clone() for p in state.trained.values()] for h in horizons}
+        return replace(state, tracked=tracked)
 
     def parameters(self, group: str) -> list[Tensor]:
         """Return what a group's optimiser moves."""
@@ -58,6 +59,13 @@ class State:
         """Return the model's parameters that belong to none of the groups."""
         inside = {id(p) for name in groups for p in self.parameters(name)}
         return [p for p in self._every_parameter if id(p) not in inside]
+
+    @cached_property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The model's parameters that some optimiser moves, by name."""
+        inside = {id(p) for name in self.optimisers for p in self.parameters(name)}
+        named = self.model.named_parameters()
+        return {name: p for name, p in named if id(p) in inside and p.requires_grad}
 
     @cached_property
     def _every_parameter(self) -> list[Tensor]:
@@ -71,7 +79,8 @@ class State:
     def update_average(self) -> None:
         """Move the average, if there is one, and those that are tracked towards the model after a step."""
         for horizon, parameters in self.tracked.items():
-            torch._foreach_lerp_(parameters, self._every_parameter, min(1.0, 1 / (horizon * self.step)))
+            share = min(1.0, 1 / (horizon * self.step))
+            torch._foreach_lerp_(parameters, list(self.trained.values()), share)
         if self.average is None or self.objective.average is None:
             return
         if self._averages:
@@ -125,11 +134,10 @@ class State:
 
     def tracked_by_name(self) -> Tensors:
         """Return the tracked averages in half precision, each parameter below its average's horizon."""
-        names = [name for name, _ in self.model.named_parameters()]
         return {
             f"{horizon}/{name}": value.half()
             for horizon, parameters in self.tracked.items()
-            for name, value in zip(names, parameters, strict=True)
+            for name, value in zip(self.trained, parameters, strict=True)
         }
 
     def usable(self) -> bool:
