@@ -273,7 +273,7 @@ RECIPES: Mapping[str, Recipe] = {
         AtLeast(0.6),
         "no figure at hand",
         "CIFAR-10 (JPEG copy), 2,048 samples of classes, how often a classifier of real images names them",
-        scoring={"guidance_scale": 2.0},
+        scoring={"guidance_scale": 1.5, "sampling_steps": 20},
         figure="class_accuracy",
     ),
     "mnist-told": Recipe(
@@ -281,7 +281,7 @@ RECIPES: Mapping[str, Recipe] = {
         AtLeast(0.9),
         "no figure at hand",
         "MNIST, 2,048 samples of captions in new words, how often a classifier of images names the digit",
-        scoring={"guidance_scale": 2.0},
+        scoring={"guidance_scale": 2.0, "sampling_steps": 20},
         figure="class_accuracy",
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, TrainConfig(budget="5m")),
