@@ -14,6 +14,7 @@ from genloom.core.randomness import SampleNoise, generator
 from genloom.math.inverse import averaged, blurred, luminance, masked
 from genloom.math.mixtures import Mixture
 from genloom.math.solvers import SamplerName
+from genloom.nn.prompts import Prompts
 from genloom.nn.walks import Restoring
 
 TRIPLE = Leaf((3,), Real())
@@ -144,7 +145,7 @@ def test_every_sampler_restores(sampler: SamplerName, restoring: Restoring) -> N
 def test_the_class_has_its_say_in_what_is_restored() -> None:
     """Two classes that differ in their mean: what is unknown follows that of the class."""
     model = exact_model(VECTOR, gaussian(torch.zeros(2).double(), torch.ones(2).double()), sampling_steps=50)
-    model.classes = 2
+    model.prompts = Prompts(2)
 
     def output(x: Tensor, time: Tensor, label: Tensor) -> Tensor:
         seen = model.course.seen(time).to(x)
