@@ -30,7 +30,7 @@ CHEAP: Mapping[str, Mapping[str, object]] = {
     },
     "diffusion.ddpm": SMALL,
     "diffusion.edm": SMALL,
-    "diffusion.flow_matching": {**SMALL, "tolerance": 0.02},
+    "diffusion.flow_matching": {**SMALL, "likelihood": "bound"},
     "diffusion.latent": {**SMALL, "channels": 16, "blocks": 1},
     "diffusion.consistency": {n: v for n, v in SMALL.items() if n != "bound_terms"},
     "diffusion.discrete": SYMBOLS,
