@@ -1,10 +1,11 @@
-"""Strict JSON and CSV: what is written here any reader can read."""
+"""Strict JSON and CSV: what is written here any reader can read; and reading JSON that others wrote."""
 
 import csv
 import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -30,3 +31,22 @@ def to_csv(
     writer.writerow(names if tags is None else [*names, tag])
     writer.writerows(rows if tags is None else [[*row, one] for row, one in zip(rows, tags, strict=True)])
     return text.getvalue().encode()
+
+
+def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
+    """Read a JSON object from a file of limited size.
+
+    Raises:
+        ValueError: there is none; the text says why.
+    """
+    try:
+        if path.stat().st_size > most_bytes:
+            raise ValueError(f"{path} is larger than the {most_bytes:,} bytes allowed")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no JSON object: restore it")
+    return found

@@ -21,12 +21,12 @@ from genloom.core.events import Batch, Event, Leaf, Real, Value, image_leaf, ite
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage, mapped
 from genloom.core.randomness import Noise
-from genloom.nn.autoencoders import map_decoder, map_encoder
+from genloom.nn.autoencoders import map_decoder, map_encoder, map_input, map_parameters
 from genloom.nn.denoising import Diffusion
 from genloom.nn.diffusing import ADOPTED, Settings
 from genloom.nn.gaussian_vae import kl_from_standard_normal, normal_log_prob
 from genloom.nn.ladder import padded
-from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for, to_input
+from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for
 from genloom.nn.lora import adapt
 from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts
 from genloom.nn.prompts import prompts_for
@@ -132,7 +132,7 @@ class Config(Settings):
         def negative_elbo(batch: Batch, noise: Noise, clock: Clock) -> Loss:
             x = tensor(batch["x"])
             mean, log_std = model.posterior(x)
-            z = mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+            z = drawn(mean, log_std, noise)
             kl = kl_from_standard_normal(mean.flatten(1), log_std.flatten(1)).mean()
             weight = self.beta * min(1.0, clock.progress / WARMUP)
             return Loss(
@@ -152,6 +152,11 @@ class Config(Settings):
             return [mapped(self.denoising(model.prior), "prior", 1.0, coded)]
         share = 1 - self.autoencoder_share
         return [first, mapped(self.denoising(model.prior), "prior", share, coded)]
+
+
+def drawn(mean: Tensor, log_std: Tensor, noise: Noise) -> Tensor:
+    """Draw normal codes (B, Z, H, W)."""
+    return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
 
 
 class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
@@ -179,17 +184,14 @@ class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log standard deviation of the codes of items (B, *S), (B, Z, H, W) each."""
         dtype = next(self.decoder.parameters()).dtype
-        h = to_input(self.leaf, items(x, self.leaf.extents), dtype)
-        h = F.pad(h, (0, self.shape[2] - h.shape[3], 0, self.shape[1] - h.shape[2]))
-        said = self.encoder(h.contiguous(memory_format=torch.channels_last)).to(dtype)
+        said = self.encoder(map_input(self.leaf, self.shape, x, dtype)).to(dtype)
         mean, log_std = said.chunk(2, 1)
         return mean, log_std.clamp(-7, 5)
 
     def likelihood_parameters(self, z: Tensor) -> Tensor:
         """Return the parameters (B, *S, P) of p(x|z) from codes (B, Z, H, W)."""
-        _, height, width = self.leaf.extents
         y = self.decoder(z.contiguous(memory_format=torch.channels_last)).to(z.dtype)
-        return y[:, :, :height, :width].unflatten(1, (self.shape[0], -1)).movedim(2, -1)
+        return map_parameters(self.leaf, y)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z), (B,) nats."""
@@ -198,13 +200,12 @@ class Model(nn.Module, Sampler, Likelihood, Latent, Redrawer, Infill):
     @torch.no_grad()
     def draw_code(self, x: Tensor, noise: Noise) -> Tensor:
         """Draw codes (B, Z, H, W) from the posterior."""
-        mean, log_std = self.posterior(x)
-        return mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+        return drawn(*self.posterior(x), noise)
 
     def log_prob(self, x: Value, cond: Value | None = None, *, noise: Noise) -> LogProb:
         """Return log p(x|z) + log p(z) - log q(z|x) with one z drawn from q, (B,) nats, a lower bound."""
         mean, log_std = self.posterior(tensor(x))
-        z = mean + log_std.exp() * noise.normal(*mean.shape[1:]).to(mean)
+        z = drawn(mean, log_std, noise)
         said = normal_log_prob(z.flatten(1), mean.flatten(1), log_std.flatten(1))
         prior = self.prior.log_prob(z, cond, noise=noise)
         return LogProb(self.log_likelihood(tensor(x), z) + prior.value - said, Bound.LOWER, given(cond))

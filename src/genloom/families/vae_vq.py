@@ -7,7 +7,6 @@ B batch, S event shape, E numbers of a code's vector, K codes, H W the size of t
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genloom.core import card, registry
 from genloom.core.capabilities import Latent, Likelihood, Sampler, need
@@ -21,15 +20,14 @@ from genloom.core.events import (
     Leaf,
     Value,
     image_leaf,
-    items,
     tensor,
 )
 from genloom.core.likelihood import Bound, LogProb, given, weaken
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage, mapped
 from genloom.core.randomness import Noise
-from genloom.nn.autoencoders import map_decoder, map_encoder
+from genloom.nn.autoencoders import map_decoder, map_encoder, map_input, map_parameters
 from genloom.nn.ladder import padded
-from genloom.nn.likelihoods import Output, OutputName, output_for, to_input
+from genloom.nn.likelihoods import Output, OutputName, output_for
 from genloom.nn.quantiser import Quantiser, from_bits, perplexity, to_bits
 from genloom.nn.vae import Emit
 
@@ -151,16 +149,12 @@ class Model(nn.Module, Sampler, Likelihood, Latent):
 
     def vectors(self, x: Tensor) -> Tensor:
         """Return what the encoder makes of items (B, *S), (B, H, W, E)."""
-        h = to_input(self.leaf, items(x, self.leaf.extents), self._dtype)
-        h = F.pad(h, (0, self.shape[2] - h.shape[3], 0, self.shape[1] - h.shape[2]))
-        out: Tensor = self.encoder(h.contiguous(memory_format=torch.channels_last))
+        out: Tensor = self.encoder(map_input(self.leaf, self.shape, x, self._dtype))
         return out.to(self._dtype).permute(0, 2, 3, 1)
 
     def likelihood_parameters(self, z: Tensor) -> Tensor:
         """Return the parameters (B, *S, P) of p(x|z) from vectors (B, H, W, E)."""
-        _, height, width = self.leaf.extents
-        y = self.decoder(z.permute(0, 3, 1, 2)).to(self._dtype)[:, :, :height, :width]
-        return y.unflatten(1, (self.shape[0], -1)).movedim(2, -1)
+        return map_parameters(self.leaf, self.decoder(z.permute(0, 3, 1, 2)).to(self._dtype))
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """Return log p(x|z), (B,) nats."""

@@ -42,12 +42,8 @@ class PromptedView(View):
     """
 
     def __init__(self, inner: View, longest_prompt: int) -> None:
-        self.inner, self.name, self.event, self.longest_prompt = (
-            inner,
-            inner.name,
-            inner.event,
-            longest_prompt,
-        )
+        self.inner, self.longest_prompt = inner, longest_prompt
+        self.name, self.event = inner.name, inner.event
         self.given: Event = Leaf((Length(longest_prompt),), Categorical(256))
 
     def encode(self, items: Tensor) -> Value:
@@ -82,5 +78,5 @@ class PromptedView(View):
             )
         values = torch.zeros(len(rows), self.longest_prompt, dtype=torch.uint8)
         for value, row in zip(values, rows, strict=True):
-            value[: len(row)] = torch.frombuffer(bytearray(row), dtype=torch.uint8) if row else value[:0]
+            value[: len(row)] = torch.tensor(list(row), dtype=torch.uint8)
         return Padded(values, torch.tensor([len(row) for row in rows]))

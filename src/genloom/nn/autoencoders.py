@@ -127,6 +127,19 @@ def map_decoder(dim: int, channels: int, halvings: int, blocks: int, outputs: in
     return nn.Sequential(*layers, nn.SiLU(), *last, nn.PixelShuffle(2))
 
 
+def map_input(leaf: Leaf, shape: tuple[int, int, int], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return items (B, *S) as an encoder of maps takes them, filled up with zeros to a shape (C, H, W)."""
+    h = to_input(leaf, items(x, leaf.extents), dtype)
+    h = F.pad(h, (0, shape[2] - h.shape[3], 0, shape[1] - h.shape[2]))
+    return h.contiguous(memory_format=torch.channels_last)
+
+
+def map_parameters(leaf: Leaf, y: Tensor) -> Tensor:
+    """Return what a decoder of maps gives, (B, C P, H, W), as parameters (B, *S, P), cut to the item."""
+    channels, height, width = leaf.extents
+    return y[:, :, :height, :width].unflatten(1, (channels, -1)).movedim(2, -1)
+
+
 class Autoencoder(nn.Module, Latent):
     """A deterministic encoder, a decoder, and the distribution of items whose parameters it gives."""
 

@@ -4,7 +4,6 @@ A folder holds ``config.json``, weights as safetensors in one file or several, a
 Touvron et al. 2023, arXiv:2302.13971.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from genloom.core.errors import DataError, complaint
+from genloom.core.serial import json_object
 from genloom.nn.lora import plain
 from genloom.nn.transformer import Block, CausalTransformer, Sizes
+
+MOST_BYTES = 1 << 28
+"""Of a file of settings or tokens."""
 
 KINDS = ("llama", "mistral")
 PLAIN: Mapping[str, tuple[Any, ...]] = {
@@ -184,12 +187,9 @@ class Weights:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is no JSON object")
-    return found
+        return json_object(path, MOST_BYTES)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _first(value: Any) -> int | None:

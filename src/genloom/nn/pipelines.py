@@ -5,7 +5,6 @@ B batch, C channels, H W size of an image, L tokens, D width of text states.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from genloom.core.errors import DataError, MissingExtra
 from genloom.core.events import Padded, Value, rows
+from genloom.core.serial import json_object
 from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
 from genloom.nn.unet import Words
@@ -122,22 +122,7 @@ def _digest(folder: Path) -> str:
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Read a JSON object of limited size.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes, as no settings are")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON: {error.msg}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is not a JSON object: restore it")
-    return found
+    return json_object(path, MOST_BYTES)
 
 
 def load_parts(folder: Path) -> Parts:

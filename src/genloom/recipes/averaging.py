@@ -84,5 +84,5 @@ def _tried(run: Run, model: nn.Module, folder: Path, horizons: Sequence[float] =
         with torch.no_grad():
             return -float(score(model, run, split).value.mean())
 
-    found = {horizon: mixed(folder, horizon) for horizon in horizons}
-    return {horizon: nats(weights) for horizon, (weights, missed) in found.items() if missed <= MISSED}
+    found = ((horizon, *mixed(folder, horizon)) for horizon in horizons)
+    return {horizon: nats(weights) for horizon, weights, missed in found if missed <= MISSED}
