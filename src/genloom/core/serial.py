@@ -1,10 +1,11 @@
 """Strict JSON and CSV: what is written here any reader can read; and reading JSON that others wrote."""
 
 import csv
+import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +51,18 @@ def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path} is no JSON object: restore it")
     return found
+
+
+def fingerprint_of(folder: Path, paths: Iterable[Path], most_bytes: int) -> str:
+    """Return a hash of the names and sizes of files in a folder, and of what small texts among them say.
+
+    Args:
+        most_bytes: of a text that is small.
+    """
+    state = hashlib.sha256()
+    for path in sorted(paths):
+        size = path.stat().st_size
+        state.update(f"{path.relative_to(folder)} {size}".encode())
+        if path.suffix in (".json", ".txt") and size <= most_bytes:
+            state.update(path.read_bytes())
+    return state.hexdigest()

@@ -46,6 +46,7 @@ class Config(Settings):
     """Settings of latent diffusion: those of diffusion are of the model of codes."""
 
     adopted: ClassVar[tuple[str, ...]] = (*ADOPTED, *AUTOENCODER)
+    unused_with_start: ClassVar[tuple[str, ...]] = ("lr", "beta", "autoencoder_share", "autoencoder_lr")
 
     halvings: int = Field(1, ge=1, le=5, description="how often the image is halved into the map of codes")
     latent_channels: int = Field(4, ge=1, description="numbers of a code")
@@ -70,6 +71,8 @@ class Config(Settings):
     def _pipelines_are_starts(self) -> Self:
         if self.pipeline and self.start is None:
             raise ValueError("a pipeline is named by its folder: --model.start FOLDER")
+        if self.pipeline and self.text_encoder is not None:
+            raise ValueError("a pipeline has an encoder of texts: leave text_encoder out")
         return self
 
     @classmethod
@@ -119,7 +122,7 @@ class Config(Settings):
         given = prompts_for(cond)
         prior = Diffusion(codes, parts.network, parts.embedding, given, self.course(), *ways)
         if self.lora_rank:
-            adapt(prior, self.lora_rank, self.lora_alpha)
+            adapt(prior.network, self.lora_rank, self.lora_alpha)
         return Model(leaf, shape, parts.encoder, parts.decoder, output, prior, self.emit, PIPELINE_REACH)
 
     def begin(self, model: nn.Module) -> None:

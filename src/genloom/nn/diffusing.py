@@ -22,9 +22,10 @@ from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.dit import DiT
 from genloom.nn.lora import adapt, learnt
-from genloom.nn.prompts import Prompts, TimeTextEmbedding, prompts_for, text_leaf
+from genloom.nn.prompts import ByteReader, Prompts, TimeTextEmbedding, prompts_for, text_leaf
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
+from genloom.nn.text_encoders import StateReader, digest_of, load_encoder
 from genloom.nn.unet import TimeLabelEmbedding, UNet
 from genloom.nn.walks import Drawing, GridName, Restoring
 
@@ -68,6 +69,8 @@ ADOPTED = (
     "layers",
     "embedding",
     "text_layers",
+    "text_encoder",
+    "text_encoder_sha256",
 )
 """Settings that say what a network's weights mean."""
 
@@ -80,6 +83,7 @@ class Basics(card.Config):
     """Settings of what a network learns along a path, of the network, its training and its samples."""
 
     adopted: ClassVar[tuple[str, ...]] = ADOPTED
+    unused_with_start: ClassVar[tuple[str, ...]] = ("lr",)
 
     path: PathSetting = "cosine"
     prediction: Prediction = "v"
@@ -117,6 +121,10 @@ class Basics(card.Config):
     layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
     embedding: int = Field(128, ge=4, multiple_of=4, description="E")
     text_layers: int = Field(2, ge=1, description="of the transformer that reads texts, where there are any")
+    text_encoder: str | None = Field(
+        None, description="folder of CLIP or T5, which then reads texts as it is, in place of a transformer"
+    )
+    text_encoder_sha256: str | None = Field(None, description="of that folder; found by itself")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
 
@@ -160,6 +168,16 @@ class Basics(card.Config):
 
     @model_validator(mode="before")
     @classmethod
+    def _encoder_is_known(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
+            return given
+        if given.get("text_encoder_sha256"):
+            return given
+        folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
+        return {**given, "text_encoder": str(folder), "text_encoder_sha256": digest_of(folder)}
+
+    @model_validator(mode="before")
+    @classmethod
     def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
         if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
             return given
@@ -168,6 +186,8 @@ class Basics(card.Config):
         asked = (info.context or {}).get("asked", ())
         if other := [name for name in found if name in asked and given[name] != found[name]]:
             raise ValueError(f"a start has its own {other[0]}: leave it out")
+        if unused := [name for name in cls.unused_with_start if name in asked]:
+            raise ValueError(f"nothing goes by {unused[0]} where there is a start: leave it out")
         return {**given, "start": str(folder), **found}
 
     @model_validator(mode="after")
@@ -200,10 +220,21 @@ class Basics(card.Config):
         return Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
 
     def _embedding(self, prompts: Prompts, cond: Event | None) -> nn.Module:
-        """Return a network from times and conditions to embeddings."""
+        """Return a network from times and conditions to embeddings.
+
+        Raises:
+            ConfigError: there is an encoder of texts, and there are none.
+            DataError: it is damaged, is gone, or has changed.
+        """
+        width = self.embedding
+        if self.text_encoder is None:
+            if not prompts.longest:
+                return TimeLabelEmbedding(width, prompts.classes)
+            return TimeTextEmbedding(width, ByteReader(width, text_leaf(cond), self.text_layers))
         if not prompts.longest:
-            return TimeLabelEmbedding(self.embedding, prompts.classes)
-        return TimeTextEmbedding(self.embedding, text_leaf(cond), self.text_layers)
+            raise ConfigError("a text_encoder is for images that have texts: add --data.captions")
+        encoder = load_encoder(Path(self.text_encoder), str(self.text_encoder_sha256))
+        return TimeTextEmbedding(width, StateReader(width, encoder))
 
     def _network(self, leaf: Leaf, reads: bool) -> nn.Module:
         """Return a network from items and embeddings to items, which looks at words if it ``reads``."""

@@ -4,7 +4,6 @@ Their networks are asked at angles between data and noise, as any of ours, and s
 B batch, C channels, H W size of an image, L tokens, D width of text states.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,16 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from genloom.core.errors import DataError, MissingExtra
-from genloom.core.events import Padded, Value, rows
-from genloom.core.serial import json_object
+from genloom.core.events import Value
+from genloom.core.serial import fingerprint_of, json_object
 from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
+from genloom.nn.text_encoders import MOST_BYTES, Known, texts_of
 from genloom.nn.unet import Words
 
 MARK = "model_index.json"
-MOST_BYTES = 1 << 22
-"""Of a file of settings."""
-
 CLASSES = {
     "unet": "UNet2DConditionModel",
     "vae": "AutoencoderKL",
@@ -40,9 +37,6 @@ PATHS_OF: Mapping[tuple[str, float, float], PathName] = {
 """By the schedule and its first and last beta."""
 
 PREDICTIONS: Mapping[str, PredictionName] = {"epsilon": "epsilon", "v_prediction": "v"}
-
-KEPT = 256
-"""Texts whose states are kept while nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +107,8 @@ def facts_of(folder: Path) -> Facts:
 
 def _digest(folder: Path) -> str:
     """Return a hash of a pipeline's small files, and of the names and sizes of its weights."""
-    state = hashlib.sha256()
-    for path in sorted(path for part in (*CLASSES, "scheduler") for path in (folder / part).glob("*")):
-        state.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode())
-        if path.suffix in (".json", ".txt") and path.stat().st_size <= MOST_BYTES:
-            state.update(path.read_bytes())
-    return state.hexdigest()
+    files = (path for part in (*CLASSES, "scheduler") for path in (folder / part).glob("*"))
+    return fingerprint_of(folder, files, MOST_BYTES)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -223,6 +213,8 @@ class Network(nn.Module):
 class TimeText(nn.Module):
     """Angles in [0, 1], in right angles, to steps, and texts as bytes to the states of their tokens.
 
+    The network of texts stays as it is, however the rest is tuned.
+
     Args:
         read: texts to tokens.
         left: what is left of the squared data after each step.
@@ -232,13 +224,13 @@ class TimeText(nn.Module):
 
     def __init__(self, text: nn.Module, read: Callable[[list[str]], Tensor], left: Tensor) -> None:
         super().__init__()
-        self.text, self.read = text, read
+        self.text = text.requires_grad_(False)
         right = ((1 - left) / left).sqrt().atan() / (math.pi / 2)
         self.register_buffer("angles", right, persistent=False)
-        self._known, self._versions = dict[str, Tensor](), -1
+        self.states = Known(lambda one: text(read([one]))[0][0])
 
     def forward(self, time: Tensor, told: Value) -> tuple[Tensor, Words]:
-        states = self.states(_texts(told))
+        states = torch.stack(self.states(texts_of(told)))
         return self.step(time), Words(states, torch.ones(states.shape[:2], dtype=torch.bool))
 
     def step(self, time: Tensor) -> Tensor:
@@ -247,27 +239,3 @@ class TimeText(nn.Module):
         after = torch.searchsorted(angles, time.double().contiguous()).clamp(1, len(angles) - 1)
         low, high = angles[after - 1], angles[after]
         return (after - 1 + ((time.double() - low) / (high - low)).clamp(0, 1)).to(time)
-
-    def states(self, texts: list[str]) -> Tensor:
-        """Return the states of texts (B, L, D), each different one read once as long as weights stay."""
-        different, versions = list(dict.fromkeys(texts)), sum(p._version for p in self.text.parameters())
-        if versions != self._versions:
-            self._known, self._versions = {}, versions
-        if torch.is_grad_enabled():
-            found = dict(zip(different, self.text(self.read(different))[0], strict=True))
-        else:
-            new = [text for text in different if text not in self._known]
-            if len(self._known) + len(new) > KEPT:
-                self._known, new = {}, different
-            if new:
-                self._known |= zip(new, self.text(self.read(new))[0], strict=True)
-            found = self._known
-        return torch.stack([found[text] for text in texts])
-
-
-def _texts(told: Value) -> list[str]:
-    """Return the texts that bytes spell; nothing where there are none."""
-    if not isinstance(told, Padded):
-        return [""] * rows(told)
-    parts = zip(told.values.tolist(), told.lengths.tolist(), strict=True)
-    return [bytes(row[:count]).decode("utf-8", "replace") for row, count in parts]

@@ -86,7 +86,27 @@ def text_leaf(cond: Event | None) -> Leaf:
 class TimeTextEmbedding(nn.Module):
     """Embeds a time in [0, 1] and a text: as one vector of both, (B, E), and as words to look at.
 
-    A transformer reads the text after a symbol that begins every text.
+    Args:
+        reader: turns texts into words (B, L, E).
+    """
+
+    def __init__(self, width: int, reader: nn.Module) -> None:
+        super().__init__()
+        self.features = width // 2
+        self.time = nn.Sequential(nn.Linear(self.features, width), nn.SiLU(), nn.Linear(width, width))
+        self.reader = reader
+        self.whole = nn.Linear(width, width)
+        silence(self.whole)
+
+    def forward(self, time: Tensor, text: Padded) -> tuple[Tensor, Words]:
+        words: Words = self.reader(text)
+        share = words.present[..., None].to(words.values)
+        mean = (share * words.values).sum(1) / share.sum(1)
+        return self.time(time_features(time, self.features)) + self.whole(mean), words
+
+
+class ByteReader(nn.Module):
+    """A transformer that reads the bytes of a text after a symbol that begins every text.
 
     Args:
         text: its event, of K kinds of symbols.
@@ -96,23 +116,14 @@ class TimeTextEmbedding(nn.Module):
 
     def __init__(self, width: int, text: Leaf, layers: int) -> None:
         super().__init__()
-        self.features, self.longest, self.begin = width // 2, text.dim, categories(text.kind)
-        self.time = nn.Sequential(nn.Linear(self.features, width), nn.SiLU(), nn.Linear(width, width))
+        self.longest, self.begin = text.dim, categories(text.kind)
         heads = max(1, width // HEAD)
         sizes = usual_sizes(width, layers, heads, heads)
         self.symbols = nn.Embedding(self.begin + 1, width)
         self.blocks = nn.ModuleList(Block(sizes) for _ in range(layers))
-        self.whole = nn.Linear(width, width)
         self.register_buffer("turn", angles(self.longest + 1, sizes.size), persistent=False)
-        silence(self.whole)
 
-    def forward(self, time: Tensor, text: Padded) -> tuple[Tensor, Words]:
-        words = self.read(text)
-        share = words.present[..., None].to(words.values)
-        mean = (share * words.values).sum(1) / share.sum(1)
-        return self.time(time_features(time, self.features)) + self.whole(mean), words
-
-    def read(self, text: Padded) -> Words:
+    def forward(self, text: Padded) -> Words:
         """Return the words of texts.
 
         Where there are gradients, no more places are read than the longest of them has. Else all are, as the

@@ -1,0 +1,153 @@
+"""Text encoders of the package transformers, CLIP's and T5's, which are read as they are.
+
+B batch, L tokens of a text, D width of states, E embedding.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genloom.core.errors import DataError, MissingExtra
+from genloom.core.events import Padded, Value, rows
+from genloom.core.serial import fingerprint_of, json_object
+from genloom.nn.norms import rms_norm
+from genloom.nn.unet import Words
+
+MOST_BYTES = 1 << 22
+"""Of a file of settings."""
+
+CLASSES: Mapping[str, str] = {
+    "clip": "CLIPTextModel",
+    "clip_text_model": "CLIPTextModel",
+    "t5": "T5EncoderModel",
+}
+"""By the type of model that a folder holds."""
+
+MOST_TOKENS = 128
+"""Of a text, if the encoder does not say fewer."""
+
+KEPT = 4096
+"""Texts whose states are kept."""
+
+
+class Known:
+    """States of texts, each text read once and by itself, as what reads them stays as it is.
+
+    Args:
+        read: turns a text into states (L, D).
+    """
+
+    def __init__(self, read: Callable[[str], Tensor]) -> None:
+        self._read, self._states = read, dict[str, Tensor]()
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> list[Tensor]:
+        found = {text: self._state(text) for text in dict.fromkeys(texts)}
+        kept = {**self._states, **found}
+        self._states = dict(list(kept.items())[-KEPT:])
+        return [found[text] for text in texts]
+
+    def _state(self, text: str) -> Tensor:
+        if text in self._states:
+            return self._states[text]
+        with torch.autocast("cpu", enabled=False):
+            return self._read(text)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Known":
+        return self
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What reads texts.
+
+    Args:
+        width: D.
+        longest: the most tokens of a text.
+        read: turns a text into states (L, D).
+    """
+
+    width: int
+    longest: int
+    read: Callable[[str], Tensor]
+
+
+def digest_of(folder: Path) -> str:
+    """Return a hash of a text encoder's small files, and of the names and sizes of its weights.
+
+    Raises:
+        ValueError: the folder holds none that is known here.
+    """
+    settings = json_object(folder / "config.json", MOST_BYTES)
+    if (kind := settings.get("model_type")) not in CLASSES:
+        raise ValueError(f"{folder} holds {kind!r}, and only text encoders of CLIP or T5 can be read")
+    return fingerprint_of(folder, [path for path in folder.glob("*") if path.is_file()], MOST_BYTES)
+
+
+def load_encoder(folder: Path, sha256: str) -> Encoder:
+    """Load a text encoder, from safetensors only.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        DataError: it is damaged or kept as a pickle, is gone, or has changed.
+    """
+    try:
+        import transformers
+        from transformers.utils.logging import disable_progress_bar
+    except ImportError as error:
+        raise MissingExtra("transformers", "pipelines") from error
+    try:
+        now = digest_of(folder)
+    except ValueError as error:
+        raise DataError(f"{error}; it reads the texts of this run") from error
+    if now != sha256:
+        raise DataError(f"{folder} has changed since this run began: restore it, or begin another")
+    kind = getattr(transformers, CLASSES[json_object(folder / "config.json", MOST_BYTES)["model_type"]])
+    disable_progress_bar()
+    local: dict[str, Any] = {"local_files_only": True}
+    try:
+        model = kind.from_pretrained(folder, use_safetensors=True, **local)
+        tokens = transformers.AutoTokenizer.from_pretrained(folder, **local)
+    except Exception as error:
+        why = " ".join(str(error).split())[:160]
+        raise DataError(f"{folder} cannot be loaded: {why}") from error
+    model.float().eval().requires_grad_(False)
+    longest = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", MOST_TOKENS))
+
+    def read(text: str) -> Tensor:
+        ids = tokens([text], max_length=longest, truncation=True, return_tensors="pt").input_ids
+        states: Tensor = model(input_ids=ids).last_hidden_state[0]
+        return states
+
+    return Encoder(int(model.config.hidden_size), longest, read)
+
+
+class StateReader(nn.Module):
+    """Turns what an encoder says of texts into words (B, L, E).
+
+    The encoder is no part of the weights: it stays in its folder.
+    """
+
+    def __init__(self, width: int, encoder: Encoder) -> None:
+        super().__init__()
+        self.states, self.longest = Known(encoder.read), encoder.longest
+        self.map = nn.Linear(encoder.width, width)
+
+    def forward(self, told: Padded) -> Words:
+        states = self.states(texts_of(told))
+        filled = torch.stack([F.pad(one, (0, 0, 0, self.longest - len(one))) for one in states])
+        present = torch.arange(self.longest) < torch.tensor([len(one) for one in states])[:, None]
+        return Words(self.map(rms_norm(filled).to(self.map.weight)), present)
+
+
+def texts_of(told: Value) -> list[str]:
+    """Return the texts that bytes spell; nothing where there are none."""
+    if not isinstance(told, Padded):
+        return [""] * rows(told)
+    parts = zip(told.values.tolist(), told.lengths.tolist(), strict=True)
+    return [bytes(row[:count]).decode("utf-8", "replace") for row, count in parts]
