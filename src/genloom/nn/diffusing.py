@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genloom.core import card
 from genloom.core.errors import ConfigError
-from genloom.core.events import Batch, Bounded, Event, Leaf, Real, Value, describe, flat_leaf, tensor
+from genloom.core.events import Batch, Bounded, Event, Real, Value, describe, flat_leaf, tensor
 from genloom.core.objective import Average, Clock, Group, Loss, Objective, Optimiser, Phase, Stage
 from genloom.core.randomness import Noise
 from genloom.math.coupling import Coupling
@@ -20,13 +20,11 @@ from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
-from genloom.nn.dit import DiT
 from genloom.nn.lora import adapt, learnt
-from genloom.nn.prompts import ByteReader, Prompts, TimeTextEmbedding, prompts_for, text_leaf
-from genloom.nn.residual import ResidualMLP
+from genloom.nn.networks import Networks
+from genloom.nn.prompts import prompts_for
 from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
-from genloom.nn.text_encoders import StateReader, digest_of, load_encoder
-from genloom.nn.unet import TimeLabelEmbedding, UNet
+from genloom.nn.unet import TimeLabelEmbedding
 from genloom.nn.walks import Drawing, GridName, Restoring
 
 PathSetting = Annotated[PathName, Field(description="from data to noise")]
@@ -54,33 +52,15 @@ Places = card.Free[
 ]
 
 
-ADOPTED = (
-    "path",
-    "prediction",
-    "data_std",
-    "network",
-    "widths",
-    "depths",
-    "patch",
-    "dit_width",
-    "dit_layers",
-    "dit_heads",
-    "hidden",
-    "layers",
-    "embedding",
-    "text_layers",
-    "text_encoder",
-    "text_encoder_sha256",
-)
+ADOPTED = ("path", "prediction", "data_std", *Networks.model_fields)
 """Settings that say what a network's weights mean."""
-
 
 LATENT = ("latent_channels", "pipeline")
 """Settings that tell models of codes from others."""
 
 
-class Basics(card.Config):
-    """Settings of what a network learns along a path, of the network, its training and its samples."""
+class Basics(Networks):
+    """Settings of a network, of what it learns along a path, and of its training and samples."""
 
     adopted: ClassVar[tuple[str, ...]] = ADOPTED
     unused_with_start: ClassVar[tuple[str, ...]] = ("lr",)
@@ -108,23 +88,6 @@ class Basics(card.Config):
     label_dropout: float = Field(
         0.1, ge=0, lt=1, description="share of labels or texts hidden, to learn to do without"
     )
-    network: Literal["unet", "dit"] = Field(
-        "unet", description="of images: convolutions, or a transformer of patches"
-    )
-    widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
-    depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
-    patch: int = Field(1, ge=1, description="side of the squares folded into channels first")
-    dit_width: int = Field(192, ge=4, description="values of a patch in the transformer")
-    dit_layers: int = Field(6, ge=1, description="its blocks")
-    dit_heads: int = Field(3, ge=1, description="of its attention")
-    hidden: int = Field(256, ge=1, description="width of the network of vectors")
-    layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
-    embedding: int = Field(128, ge=4, multiple_of=4, description="E")
-    text_layers: int = Field(2, ge=1, description="of the transformer that reads texts, where there are any")
-    text_encoder: str | None = Field(
-        None, description="folder of CLIP or T5, which then reads texts as it is, in place of a transformer"
-    )
-    text_encoder_sha256: str | None = Field(None, description="of that folder; found by itself")
     lr: float = Field(2e-3, gt=0, description="peak rate of Adam, decayed by a cosine")
     batch_size: int = Field(128, ge=1)
 
@@ -168,16 +131,6 @@ class Basics(card.Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _encoder_is_known(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
-            return given
-        if given.get("text_encoder_sha256"):
-            return given
-        folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
-        return {**given, "text_encoder": str(folder), "text_encoder_sha256": digest_of(folder)}
-
-    @model_validator(mode="before")
-    @classmethod
     def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
         if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
             return given
@@ -191,11 +144,7 @@ class Basics(card.Config):
         return {**given, "start": str(folder), **found}
 
     @model_validator(mode="after")
-    def _fits_the_path(self) -> Self:
-        if len(self.widths) != len(self.depths):
-            raise ValueError("widths and depths must name the same number of levels")
-        if self.dit_width % (4 * self.dit_heads):
-            raise ValueError("dit_width must be four times a multiple of dit_heads")
+    def _is_said_along_the_path(self) -> Self:
         if self.prediction == "velocity" and self.path == "ve":
             raise ValueError("along ve the velocity is the noise: predict epsilon, or v")
         return self
@@ -212,39 +161,12 @@ class Basics(card.Config):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
         if prompts.longest and (len(leaf.extents) != 3 or self.coupling == "optimal"):
             raise ConfigError("texts are for images, with noise and data coupled independently")
-        network, embedding = self._network(leaf, bool(prompts.longest)), self._embedding(prompts, cond)
+        network, embedding = self.network_for(leaf, bool(prompts.longest)), self.embedding_for(prompts, cond)
         return Diffusion(leaf, network, embedding, prompts, self.course(), drawing, scoring)
 
     def course(self) -> Course:
         """Return what a network learns, and where."""
         return Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
-
-    def _embedding(self, prompts: Prompts, cond: Event | None) -> nn.Module:
-        """Return a network from times and conditions to embeddings.
-
-        Raises:
-            ConfigError: there is an encoder of texts, and there are none.
-            DataError: it is damaged, is gone, or has changed.
-        """
-        width = self.embedding
-        if self.text_encoder is None:
-            if not prompts.longest:
-                return TimeLabelEmbedding(width, prompts.classes)
-            return TimeTextEmbedding(width, ByteReader(width, text_leaf(cond), self.text_layers))
-        if not prompts.longest:
-            raise ConfigError("a text_encoder is for images that have texts: add --data.captions")
-        encoder = load_encoder(Path(self.text_encoder), str(self.text_encoder_sha256))
-        return TimeTextEmbedding(width, StateReader(width, encoder))
-
-    def _network(self, leaf: Leaf, reads: bool) -> nn.Module:
-        """Return a network from items and embeddings to items, which looks at words if it ``reads``."""
-        if len(leaf.extents) != 3:
-            return ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
-        channels = leaf.extents[0]
-        if self.network == "dit":
-            sizes = self.dit_width, self.dit_layers, self.dit_heads
-            return DiT(channels, self.embedding, *sizes, self.patch, reads)
-        return UNet(channels, self.embedding, self.widths, self.depths, self.patch, reads=reads)
 
     def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Value]:
         """Return the data of a batch (B, *S) and what is told of them, hidden of some."""

@@ -187,6 +187,7 @@ BINARISED = "MNIST 28x28, dynamically binarised, 10,000 test images"
 CIFAR = {"widths": (64, 192), "depths": (1, 3), "embedding": 256, "lr": 1e-3}
 FEW_VALID = DataOptions(valid_fraction=0.05)
 TOLD = DataOptions(captions="templates")
+CIFAR_TOLD = {"widths": (96, 192), "depths": (2, 3), "embedding": 256, "lr": 1e-3}
 
 RECIPES: Mapping[str, Recipe] = {
     **{f"independent-{n}": _counted(n, "baseline.independent", COUNTED[n][0]) for n in COUNTED},
@@ -283,6 +284,20 @@ RECIPES: Mapping[str, Recipe] = {
         "MNIST, 2,048 samples of captions in new words, how often a classifier of images names the digit",
         scoring={"guidance_scale": 2.0, "sampling_steps": 20},
         figure="class_accuracy",
+    ),
+    "cifar-told": Recipe(
+        FitConfig(
+            "diffusion.latent",
+            "cifar10-jpeg",
+            CIFAR_TOLD,
+            TrainConfig(budget="58m", compile=True),
+            DataOptions(captions="templates", valid_fraction=0.02),
+        ),
+        AtLeast(0.6),
+        "no figure at hand",
+        "CIFAR-10 (JPEG copy), 2,048 samples of captions in new words, how often class and colour are found",
+        scoring={"guidance_scale": 2.0, "sampling_steps": 20},
+        figure="caption_accuracy",
     ),
     "names-lstm": _text("seq.lstm", "names", 2.02, TrainConfig(budget="5m")),
     "names-gpt": _text("seq.gpt", "names", 1.97, TrainConfig(budget="10m")),

@@ -1,0 +1,84 @@
+"""Settings of the networks that diffusion models are made of.  E embedding."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+from torch import nn
+
+from genloom.core import card
+from genloom.core.errors import ConfigError
+from genloom.core.events import Event, Leaf
+from genloom.nn.dit import DiT
+from genloom.nn.prompts import ByteReader, Prompts, TimeTextEmbedding, text_leaf
+from genloom.nn.residual import ResidualMLP
+from genloom.nn.text_encoders import StateReader, digest_of, load_encoder
+from genloom.nn.unet import TimeLabelEmbedding, UNet
+
+
+class Networks(card.Config):
+    """Settings of a network of images or vectors, and of what it is told besides."""
+
+    network: Literal["unet", "dit"] = Field(
+        "unet", description="of images: convolutions, or a transformer of patches"
+    )
+    widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
+    depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
+    patch: int = Field(1, ge=1, description="side of the squares folded into channels first")
+    dit_width: int = Field(192, ge=4, description="values of a patch in the transformer")
+    dit_layers: int = Field(6, ge=1, description="its blocks")
+    dit_heads: int = Field(3, ge=1, description="of its attention")
+    hidden: int = Field(256, ge=1, description="width of the network of vectors")
+    layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
+    embedding: int = Field(128, ge=4, multiple_of=4, description="E")
+    text_layers: int = Field(2, ge=1, description="of the transformer that reads texts, where there are any")
+    text_encoder: str | None = Field(
+        None, description="folder of CLIP or T5, which then reads texts as it is, in place of a transformer"
+    )
+    text_encoder_sha256: str | None = Field(None, description="of that folder; found by itself")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_is_known(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
+            return given
+        if given.get("text_encoder_sha256"):
+            return given
+        folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
+        return {**given, "text_encoder": str(folder), "text_encoder_sha256": digest_of(folder)}
+
+    @model_validator(mode="after")
+    def _levels_and_heads_fit(self) -> Self:
+        if len(self.widths) != len(self.depths):
+            raise ValueError("widths and depths must name the same number of levels")
+        if self.dit_width % (4 * self.dit_heads):
+            raise ValueError("dit_width must be four times a multiple of dit_heads")
+        return self
+
+    def embedding_for(self, prompts: Prompts, cond: Event | None) -> nn.Module:
+        """Return a network from times and conditions to embeddings.
+
+        Raises:
+            ConfigError: there is an encoder of texts, and there are none.
+            DataError: it is damaged, is gone, or has changed.
+        """
+        width = self.embedding
+        if self.text_encoder is None:
+            if not prompts.longest:
+                return TimeLabelEmbedding(width, prompts.classes)
+            return TimeTextEmbedding(width, ByteReader(width, text_leaf(cond), self.text_layers))
+        if not prompts.longest:
+            raise ConfigError("a text_encoder is for images that have texts: add --data.captions")
+        encoder = load_encoder(Path(self.text_encoder), str(self.text_encoder_sha256))
+        return TimeTextEmbedding(width, StateReader(width, encoder))
+
+    def network_for(self, leaf: Leaf, reads: bool) -> nn.Module:
+        """Return a network from items and embeddings to items, which looks at words if it ``reads``."""
+        if len(leaf.extents) != 3:
+            return ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+        channels = leaf.extents[0]
+        if self.network == "dit":
+            sizes = self.dit_width, self.dit_layers, self.dit_heads
+            return DiT(channels, self.embedding, *sizes, self.patch, reads)
+        return UNet(channels, self.embedding, self.widths, self.depths, self.patch, reads=reads)
