@@ -13,6 +13,7 @@ from genloom.core.measurements import Measurement
 from genloom.core.randomness import SampleNoise, generator
 from genloom.math.inverse import averaged, blurred, luminance, masked
 from genloom.math.mixtures import Mixture
+from genloom.math.particles import resampled
 from genloom.math.solvers import SamplerName
 from genloom.nn.prompts import Prompts
 from genloom.nn.walks import Restoring
@@ -106,6 +107,45 @@ def test_the_posterior_of_normal_data_is_drawn_to_a_percent(rows: Tensor) -> Non
     assert torch.allclose(cov, true_cov, atol=0.01)
 
 
+def test_particles_draw_the_posterior_of_a_mixture() -> None:
+    """Two normals that differ in both places, of which the first is known: slopes alone misjudge which."""
+    means, variances, first = torch.tensor([[-1.0, -2.0], [1.0, 2.0]]).double(), (0.49, 0.25), 0.2
+    share = torch.tensor([-((first - mean) ** 2) / (2 * variances[0]) for mean in (-1, 1)]).softmax(0)[1]
+
+    def mixture(x: Tensor, seen: Mixture) -> Tensor:
+        data, noise = seen.data[0], seen.noise[0]
+        spread = data**2 * torch.tensor(variances).double() + noise**2
+        off = x[:, None] - data * means
+        which = (-(off.square() / spread) / 2).sum(2).softmax(1)
+        each = means + data * torch.tensor(variances).double() * off / spread
+        return (which[..., None] * each).sum(1)
+
+    gaps = {}
+    for restoring in ("posterior", "particles"):
+        settings = {"sampler": "ddpm", "sampling_steps": 60, "particles": 24, "iterations": 1}
+        model = exact_model(VECTOR, mixture, restoring=restoring, **settings)
+        known = torch.full((1000, 1), first).double()
+        drawn = tensor(model.restore(weighing(torch.tensor([[1.0, 0.0]]).double()), known, noise(1000)))
+        assert torch.allclose(drawn[:, :1], known)
+        above = drawn[:, 1] > 0
+        gaps[restoring] = abs(float(above.double().mean() - share))
+    assert gaps["particles"] < 0.05 < gaps["posterior"]
+    assert float(drawn[above, 1].mean()) == pytest.approx(2, abs=0.06)
+    assert float(drawn[above, 1].std()) == pytest.approx(0.5, abs=0.06)
+
+
+def test_particles_that_count_go_on() -> None:
+    even, one = torch.zeros(4).double(), torch.tensor([0.0, -50, -50, -50]).double()
+    weight = torch.stack((even, one, torch.tensor([0.0, 0.0, -50, -50]).double()))
+    chosen, left = resampled(weight, torch.tensor([0.3, 0.3, 0.3]))
+    assert chosen.tolist() == [[0, 1, 2, 3], [0, 0, 0, 0], [0, 1, 2, 3]]
+    assert torch.equal(left, torch.stack((even, 0 * even, weight[2])))
+    u = (torch.arange(1000) + 0.5) / 1000
+    shares = torch.tensor([0.05, 0.85, 0.06, 0.04]).double()
+    chosen, _ = resampled(shares.log().expand(1000, -1), u)
+    assert torch.allclose(chosen.flatten().bincount().double() / 4000, shares, atol=2e-3)
+
+
 def test_revisits_bring_estimates_nearer_to_what_is_known() -> None:
     known = torch.tensor([2.5]).double()
     true_mean, _ = conditional(PART, known)
@@ -118,12 +158,13 @@ def test_revisits_bring_estimates_nearer_to_what_is_known() -> None:
     assert gaps[2] < 0.15 * gaps[0]
 
 
-@pytest.mark.parametrize("restoring", ["projection", "repaint", "posterior"])
+@pytest.mark.parametrize("restoring", ["projection", "repaint", "posterior", "particles"])
 def test_colours_have_the_luminance_of_the_grey_level_by_level(restoring: Restoring) -> None:
     event = Leaf((3, 6, 5), Bounded(-1, 1, levels=256))
     levels = torch.randint(0, 256, (4, 3, 6, 5), generator=generator(4))
     grey = luminance().measure(levels.double()).round()
-    model = exact_model(event, lambda x, seen: 0.9 * x.sin(), restoring=restoring, sampling_steps=5)  # noqa: ARG005
+    settings = {"restoring": restoring, "sampling_steps": 5, "particles": 2}
+    model = exact_model(event, lambda x, seen: 0.9 * x.sin(), **settings)  # noqa: ARG005
     drawn = tensor(model.restore(luminance(), grey * (2 / 255) - 1, noise(4)))
     found = (drawn + 1) * 127.5
     assert torch.equal(found.round(), found.round().clamp(0, 255))

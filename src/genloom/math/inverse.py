@@ -62,15 +62,17 @@ def luminance() -> Measurement:
     )
 
 
-def posterior_mean(
+def posterior_means(
     denoise: Callable[[Tensor], Tensor],
     x: Tensor,
     scale: Tensor,
     measurement: Measurement,
     known: Tensor,
     iterations: int,
-) -> Tensor:
-    """Return the mean of the data given noisy data and what is known of them, as if they were normal.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean of the data given noisy data, and given what is known as well, as if they were normal.
+
+    Besides, the log density of what is known given noisy data, (B,), but for its normalisation.
 
     Their covariance given x is then sigma^2 / alpha times the Jacobian of ``denoise``. The equations are
     solved by conjugate gradients, whose result is exact for normal data after as many steps as are known
@@ -88,17 +90,18 @@ def posterior_mean(
         x = x.detach().requires_grad_()
         x0 = denoise(x)
         told = measurement.measure(x0)
-    left = way = known - told.detach()
-    shift = torch.zeros_like(x0)
+    gap = left = way = known - told.detach()
+    shift, weights = torch.zeros_like(x0), torch.zeros_like(gap)
     for _ in range(iterations):
         (pulled,) = torch.autograd.grad(told, x, way, retain_graph=True)
         move = scale.to(x) * pulled
         seen = measurement.measure(move)
         size = _share(_dot(left, left), _dot(way, seen))
+        weights = weights + beside(size, way) * way
         shift, rest = shift + beside(size, move) * move, left - beside(size, left) * seen
         turn = _share(_dot(rest, rest), _dot(left, left))
         way, left = rest + beside(turn, way) * way, rest
-    return x0.detach() + shift
+    return x0.detach(), x0.detach() + shift, -_dot(gap, weights) / 2
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

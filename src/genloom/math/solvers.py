@@ -95,10 +95,17 @@ def revisited(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, times: int) -
 
 def _redrawn(x: Tensor, x0: Tensor, grid: Grid, i: int, draw: Draw, wide: int) -> Tensor:
     """Draw the next x from that at place i; the noise has the scale of place ``wide``, and the last none."""
+    kept, moved, spread = redrawing(grid, i, wide)
+    mean = kept * x + moved * x0
+    return mean + spread * draw() if grid.sigma[i + 1] > 0 else mean
+
+
+def redrawing(grid: Grid, i: int, wide: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the weights of x, of its estimate and of noise in a draw of the next x from that at place i."""
     share = grid.ratio[i + 1] / grid.ratio[i]
+    left = 1 - share**2
     kept = grid.sigma[i + 1] / grid.sigma[i] * share
-    mean = kept * x + grid.alpha[i + 1] * (1 - share**2) * x0
-    return mean + grid.sigma[wide] * (1 - share**2).sqrt() * draw() if grid.sigma[i + 1] > 0 else mean
+    return kept, grid.alpha[i + 1] * left, grid.sigma[wide] * left.sqrt()
 
 
 def ddim(denoise: Denoise, x: Tensor, grid: Grid, draw: Draw, eta: float = 0.0) -> Tensor:

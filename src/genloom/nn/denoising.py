@@ -30,14 +30,15 @@ from genloom.core.measurements import Measurement
 from genloom.core.randomness import Noise
 from genloom.math import bounds
 from genloom.math.coupling import optimal_pairs
-from genloom.math.inverse import masked, posterior_mean
+from genloom.math.inverse import masked, posterior_means
 from genloom.math.mixtures import Mixture, beside, separate
 from genloom.math.ode import dopri5
+from genloom.math.particles import twisted
 from genloom.math.paths import PATHS
 from genloom.math.solvers import Grid
 from genloom.nn.courses import Course
 from genloom.nn.prompts import Prompts
-from genloom.nn.walks import Drawing, Walk
+from genloom.nn.walks import Drawing, Walk, places
 
 NEAREST = 1e-4
 """Angle at which densities begin and, in time, estimates: some predictions are singular at the data."""
@@ -215,20 +216,46 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """Walk from noise to data, with estimates that agree with what is known.
 
         Source: Wang et al. 2023, arXiv:2212.00490, equation 13 (projection); ``revisited`` (repaint);
-        ``posterior_mean`` (posterior).
+        ``posterior_means`` (posterior); ``twisted`` (particles).
         """
         drawing = self.drawing
+        if drawing.restoring == "particles":
+            x = self._by_particles(measurement, known, noise, cond)
+            return nearest_level(self._settled(measurement, x, known), self.leaf.kind)
 
         def agreeing(estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:
             if drawing.restoring == "posterior":
-                found = posterior_mean(estimate, x, scale, measurement, known, drawing.iterations)
-                return self._clipped(found)
+                found = posterior_means(estimate, x, scale, measurement, known, drawing.iterations)
+                return self._clipped(found[1])
             return measurement.agreeing(self._clipped(estimate(x)), known)
 
         times, walk = drawing.way(self.course.path, agreeing=True)
         start = self.course.seen(times[0]).noise * self._normals(noise)
         x = self._walked(start, times, walk, noise, cond, agreeing)
         return nearest_level(self._settled(measurement, x, known), self.leaf.kind)
+
+    def _by_particles(
+        self, measurement: Measurement, known: Tensor, noise: Noise, cond: Value | None
+    ) -> Tensor:
+        """Return items (B, *S) that about agree with what is known, of some particles each."""
+        drawing, told = self.drawing, self.prompts.complete(cond, len(known))
+        times = places(drawing.grid, self.course.path, drawing.calls)
+        grid = _to_data(self.course.seen(times), -1)
+
+        def look(x: Tensor, place: int) -> tuple[Tensor, Tensor, Tensor]:
+            estimate, scale = self._estimate(times[place], told), grid.noise[place] ** 2 / grid.data[place]
+            found = [
+                posterior_means(estimate, one.contiguous(), scale, measurement, known, drawing.iterations)
+                for one in x.unbind(1)
+            ]
+            free, led, twist = (torch.stack(part, 1) for part in zip(*found, strict=True))
+            return self._clipped(free), self._clipped(led), twist
+
+        def draw() -> Tensor:
+            return noise.normal(drawing.particles, *self.leaf.extents).to(next(self.parameters()))
+
+        start = self.course.seen(times[0]).noise * draw()
+        return twisted(look, start, Grid(grid.data, grid.noise), draw, noise.uniform).to(start.dtype)
 
     def _settled(self, measurement: Measurement, x: Tensor, known: Tensor) -> Tensor:
         """Return items near x that agree with what is known and are inside their bounds, by turns."""
@@ -264,24 +291,28 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         steer: Steer,
     ) -> Tensor:
         """Walk from x (B, *S) at the first of some times to the data at the last."""
-        drawing = self.drawing
         grid, told = _to_data(self.course.seen(times), -1), self.prompts.complete(cond, len(x))
 
         def denoise(x: Tensor, place: int) -> Tensor:
-            time, ratio = times[place].expand(len(x)), grid.noise[place] / grid.data[place]
-            scale = drawing.guidance_scale if drawing.guided[0] <= ratio <= drawing.guided[1] else 1.0
-
-            def estimate(x: Tensor) -> Tensor:
-                with torch.autocast(
-                    "cpu", torch.bfloat16, enabled=drawing.bf16 or torch.is_autocast_enabled("cpu")
-                ):
-                    output = self.guided(x, time, told, scale)
-                return self.separated(x, time, output)[0]
-
-            return steer(estimate, x, grid.noise[place] * ratio)
+            estimate = self._estimate(times[place], told)
+            return steer(estimate, x, grid.noise[place] ** 2 / grid.data[place])
 
         arrived: Tensor = walk(denoise, x, Grid(grid.data, grid.noise), lambda: self._normals(noise))
         return arrived.to(x.dtype)
+
+    def _estimate(self, time: Tensor, told: Value) -> Estimate:
+        """Return how data are estimated at a time, with guidance."""
+        drawing, seen = self.drawing, self.course.seen(time)
+        guided = drawing.guided[0] <= seen.noise / seen.data <= drawing.guided[1]
+        scale = drawing.guidance_scale if guided else 1.0
+
+        def estimate(x: Tensor) -> Tensor:
+            bf16 = drawing.bf16 or torch.is_autocast_enabled("cpu")
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                output = self.guided(x, time.expand(len(x)), told, scale)
+            return self.separated(x, time.expand(len(x)), output)[0]
+
+        return estimate
 
     def _free(self, estimate: Estimate, x: Tensor, scale: Tensor) -> Tensor:  # noqa: ARG002
         return self._clipped(estimate(x))

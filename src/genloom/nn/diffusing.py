@@ -242,7 +242,10 @@ class Settings(Basics):
     )
     revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
     iterations: card.Free[int] = Field(
-        2, ge=1, le=100, description="of conjugate gradients, by posterior at each call"
+        2, ge=1, le=100, description="of conjugate gradients, by posterior and particles at each call"
+    )
+    particles: card.Free[int] = Field(
+        16, ge=1, le=10_000, description="of an item, where it is restored by them"
     )
     likelihood: card.Free[Literal["bound", "ode"]] = Field(
         "bound", description="of scores: the variational bound, or the density by the probability-flow ODE"
@@ -313,6 +316,7 @@ class Settings(Basics):
             guidance_scale=self.guidance_scale,
             guided=self.guidance_interval,
             iterations=self.iterations,
+            particles=self.particles,
             churn=self.churn,
         )
         by_ode = self.likelihood == "ode"

@@ -15,9 +15,9 @@ from genloom.math.solvers import SOLVERS, SamplerName, Variance, churned, raised
 GridName = Literal["time", "karras", "log_snr"]
 """Even in time, in the seventh root of the ratio of noise to data, or in its logarithm."""
 
-Restoring = Literal["projection", "repaint", "posterior"]
+Restoring = Literal["projection", "repaint", "posterior", "particles"]
 """How estimates are made to agree with what is known: put right, put right with each move walked several
-times, or by the model's own slopes."""
+times, by the model's own slopes, or by these and weighted particles that make up for what slopes miss."""
 
 LEAST = 2e-3
 """Ratio of noise to data at the last noisy place of grids in that ratio. Karras et al. 2022, table 1."""
@@ -58,7 +58,8 @@ class Drawing:
         guidance_scale: 0 ignores the label, 1 follows it, more exaggerates it.
         guided: ratios of noise to data between which that is done, else 1 is. Kynkäänniemi et al. 2024,
             arXiv:2404.07724, equation 5.
-        iterations: of ``posterior``, at each call.
+        iterations: of ``posterior`` and ``particles``, at each call.
+        particles: of each item.
         churn: noise put in by the sampler of that name.
     """
 
@@ -74,6 +75,7 @@ class Drawing:
     guidance_scale: float = 1.0
     guided: tuple[float, float] = (0.0, math.inf)
     iterations: int = 1
+    particles: int = 1
     churn: float = 0.0
 
     def way(self, path: PathName, share: float = 1.0, agreeing: bool = False) -> tuple[Tensor, Walk]:
