@@ -1,8 +1,8 @@
 """How well the class of an MNIST digit can be known when its middle, 14 x 14 pixels, is hidden.
 
 A classifier is trained on digits without their middle. The mean probability that it gives the true class,
-if calibrated (a temperature is chosen on validation), is how often a draw from the exact posterior would be
-of the true class: what repairs can reach at best.
+calibrated (a temperature is chosen on validation), is at most how often a draw from the exact posterior would
+be of the true class: the more a classifier knows, the surer it is.
 
     python bench/hidden_middle.py [--epochs 8]
 """

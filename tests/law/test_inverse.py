@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from genloom.core.events import Bounded, Leaf, Real, tensor
 from genloom.core.measurements import Measurement
 from genloom.core.randomness import SampleNoise, generator
-from genloom.math.inverse import averaged, blurred, luminance, masked
+from genloom.math.inverse import averaged, blurred, luminance, masked, posterior_means
 from genloom.math.mixtures import Mixture
-from genloom.math.particles import resampled
-from genloom.math.solvers import SamplerName
+from genloom.math.particles import resampled, sound, twisted
+from genloom.math.solvers import Grid, SamplerName
 from genloom.nn.prompts import Prompts
 from genloom.nn.walks import Restoring
 
@@ -134,6 +134,57 @@ def test_particles_draw_the_posterior_of_a_mixture() -> None:
     assert float(drawn[above, 1].std()) == pytest.approx(0.5, abs=0.06)
 
 
+def test_particles_draw_the_posterior_of_normal_data() -> None:
+    known = torch.tensor([1.9, -0.6]).double()
+    settings = {"restoring": "particles", "sampling_steps": 60, "particles": 3, "iterations": 2}
+    model = exact_model(TRIPLE, correlated, path="ve", grid="karras", **settings)
+    drawn = tensor(model.restore(weighing(SUMS), known.expand(3000, -1), noise(3000)))
+    mean, cov = conditional(SUMS, known)
+    assert torch.allclose(drawn.mean(0), mean, atol=0.05)
+    assert torch.allclose(drawn.T.cov(), cov, atol=0.05)
+    assert torch.allclose(tensor(model.restore(weighing(SUMS), known.expand(5, -1), noise(5))), drawn[:5])
+
+
+def test_one_particle_walks_by_posterior_means() -> None:
+    """Where there is no move that draws, both take the first estimate."""
+    known = torch.full((4, 1), 1.9).double()
+    drawn = [
+        exact_model(TRIPLE, correlated, restoring=restoring, sampler="ddpm", sampling_steps=1, particles=1)
+        for restoring in ("posterior", "particles")
+    ]
+    one, other = (tensor(model.restore(weighing(PART), known, noise(4))) for model in drawn)
+    assert torch.allclose(one, other)
+
+
+def test_the_first_twist_counts() -> None:
+    """With a single move, what is returned follows the twists of where particles begin."""
+    grid = Grid(torch.tensor([0.6, 1.0]).double(), torch.tensor([0.8, 0.0]).double())
+    x = torch.tensor([-1.0, 0.0, 1.0]).double().expand(4000, 3)[..., None]
+    twist = torch.tensor([0.2, 0.5, 0.3]).double().log()
+
+    def look(x: Tensor, place: int) -> tuple[Tensor, Tensor, Tensor]:  # noqa: ARG001
+        return x, x, twist.expand(len(x), -1)
+
+    source = noise(4000)
+    drawn = twisted(look, x, grid, lambda: torch.zeros_like(x), source.uniform)
+    shares = torch.stack([(drawn == value).double().mean() for value in (-1, 0, 1)])
+    assert torch.allclose(shares, twist.exp(), atol=0.03)
+
+
+def test_twists_of_broken_particles_are_the_least() -> None:
+    found = sound(torch.tensor([[-3.0, torch.nan, -1.0], [torch.nan, torch.nan, -torch.inf]]))
+    assert found.tolist() == [[-3, -3, -1], [0, 0, 0]]
+    backwards = posterior_means(
+        lambda x: -x,
+        torch.ones(2, 3),
+        torch.tensor(1.0),
+        masked(torch.ones(2, 3).bool()),
+        torch.ones(2, 3),
+        1,
+    )
+    assert backwards[2].isnan().all(), "slopes of no data"
+
+
 def test_particles_that_count_go_on() -> None:
     even, one = torch.zeros(4).double(), torch.tensor([0.0, -50, -50, -50]).double()
     weight = torch.stack((even, one, torch.tensor([0.0, 0.0, -50, -50]).double()))
@@ -163,7 +214,7 @@ def test_colours_have_the_luminance_of_the_grey_level_by_level(restoring: Restor
     event = Leaf((3, 6, 5), Bounded(-1, 1, levels=256))
     levels = torch.randint(0, 256, (4, 3, 6, 5), generator=generator(4))
     grey = luminance().measure(levels.double()).round()
-    settings = {"restoring": restoring, "sampling_steps": 5, "particles": 2}
+    settings = {"restoring": restoring, "sampling_steps": 5, "particles": 4}
     model = exact_model(event, lambda x, seen: 0.9 * x.sin(), **settings)  # noqa: ARG005
     drawn = tensor(model.restore(luminance(), grey * (2 / 255) - 1, noise(4)))
     found = (drawn + 1) * 127.5

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import genloom
-from genloom.core.errors import DataError, RunError
+from genloom.core.errors import ConfigError, DataError, RunError
 from genloom.core.events import Padded
 from genloom.families.diffusion_latent import Model
 from genloom.math.paths import PATHS
@@ -197,6 +197,27 @@ def test_pipelines_are_tuned(pipeline: Path, tmp_path: Path, rank: int) -> None:
             changed.add(".".join(name.split(".")[:3]) if not rank else name.rsplit(".", 2)[1])
     assert changed == ({"up", "down"} if rank else {"prior.network.unet"})
     assert tuned.sample(2, prompt="a photo of a red 1").shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("widths", [8, 8], "nothing goes by widths"),
+        ("data_std", 0.5, "nothing goes by data_std"),
+        ("beta", 0.5, "nothing goes by beta"),
+        ("text_encoder", "PIPELINE/text_encoder", "has an encoder of texts: leave text_encoder out"),
+    ],
+)
+def test_settings_that_a_pipeline_makes_idle_are_refused(
+    pipeline: Path, tmp_path: Path, name: str, value: object, text: str
+) -> None:
+    other = shutil.copytree(pipeline, tmp_path / "other")
+    shutil.copytree(other / "tokenizer", other / "text_encoder", dirs_exist_ok=True)
+    given = value.replace("PIPELINE", str(other)) if isinstance(value, str) else value
+    model = {"start": str(other), name: given}
+    data = {"captions": "templates"}
+    with pytest.raises(ConfigError, match=text):
+        genloom.fit("diffusion.latent", "digits", out=tmp_path / "run", model=model, data=data)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,24 @@ def test_other_starts_are_refused(start: Path, tmp_path: Path) -> None:
         genloom.fit("diffusion.consistency", "digits", out=tmp_path / "out", model={"start": str(start)})
 
 
+@pytest.mark.parametrize(
+    ("family", "name", "value", "text"),
+    [
+        ("diffusion.ddpm", "lr", 1e-3, "nothing goes by lr where there is a start"),
+        ("diffusion.consistency", "ratios", (0, 1), "nothing goes by ratios"),
+        ("diffusion.flow_matching", "coupling", "optimal", "leave coupling and dequantise out"),
+    ],
+)
+def test_settings_that_a_start_makes_idle_are_refused(
+    start: Path, tmp_path: Path, family: str, name: str, value: object, text: str
+) -> None:
+    model = {"start": str(start), name: value}
+    if family == "diffusion.flow_matching":
+        model["reflow"] = 2
+    with pytest.raises(ConfigError, match=text):
+        genloom.fit(family, "two_moons", out=tmp_path / "out", model=model)
+
+
 def test_a_start_may_lack_settings_that_came_later(start: Path, tmp_path: Path) -> None:
     older = tmp_path / "older"
     shutil.copytree(start, older)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import genloom
 from genloom.core.errors import ConfigError, DataError
@@ -97,8 +98,17 @@ def test_models_are_told_by_an_encoder(encoder: Path, tmp_path: Path) -> None:
     on = genloom.fit(
         "diffusion.ddpm", "digits", out=tmp_path / "on", model=settings, train={"steps": 1}, data=data
     )
+    adapted = {"start": str(tmp_path / "run"), "lora_rank": 2, "bound_terms": 2, "sampling_steps": 2}
+    low = genloom.fit(
+        "diffusion.ddpm", "digits", out=tmp_path / "low", model=adapted, train={"steps": 1}, data=data
+    )
+    assert low.sample(1, prompt="a handwritten seven").shape == (1, 1, 8, 8)
     old = made.model.state_dict()
     assert all(torch.allclose(weight, old[name], atol=1e-6) for name, weight in on.model.state_dict().items())
+    moved = shutil.copytree(copy, tmp_path / "moved")
+    settings = {"text_encoder": str(moved), "sampling_steps": 2}
+    (copy / "README.md").write_text("a file that says nothing of texts")
+    assert torch.equal(genloom.load(tmp_path / "run", **settings).sample(2, prompt="a handwritten two"), two)
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     with pytest.raises(DataError, match="has changed since this run began"):
         made.run.load()
@@ -138,6 +148,32 @@ def test_pickles_are_not_read(encoder: Path, tmp_path: Path) -> None:
     (other / "model.safetensors").rename(other / "pytorch_model.bin")
     with pytest.raises(DataError, match="cannot be loaded"):
         told(other, tmp_path / "run")
+
+
+def test_lacking_parts_are_missed(encoder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(encoder, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    del weights[max(weights)]
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="lacks weights"):
+        told(other, tmp_path / "run")
+    for name in ("tokenizer.json", "vocab.json"):
+        (other / name).unlink(missing_ok=True)
+    with pytest.raises(ConfigError, match="holds no tokenizer"):
+        told(other, tmp_path / "run")
+
+
+def test_the_latest_texts_are_kept() -> None:
+    read = []
+
+    def state(text: str) -> torch.Tensor:
+        read.append(text)
+        return torch.zeros(2)
+
+    known = Known(state, most_bytes=16)
+    for texts in (["a", "b"], ["a"], ["c"], ["a"], ["b"]):
+        known(texts)
+    assert read == ["a", "b", "c", "b"]
 
 
 def test_a_text_is_read_once() -> None:

@@ -54,15 +54,21 @@ def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
 
 
 def fingerprint_of(folder: Path, paths: Iterable[Path], most_bytes: int) -> str:
-    """Return a hash of the names and sizes of files in a folder, and of what small texts among them say.
+    """Return a hash of the names and sizes of files in a folder, and of what small settings among them say.
 
     Args:
-        most_bytes: of a text that is small.
+        most_bytes: of a file that is small.
+
+    Raises:
+        ValueError: one cannot be read.
     """
     state = hashlib.sha256()
     for path in sorted(paths):
-        size = path.stat().st_size
-        state.update(f"{path.relative_to(folder)} {size}".encode())
-        if path.suffix in (".json", ".txt") and size <= most_bytes:
-            state.update(path.read_bytes())
+        try:
+            size = path.stat().st_size
+            state.update(f"{path.relative_to(folder)} {size}".encode())
+            if path.suffix in (".json", ".txt", ".model") and size <= most_bytes:
+                state.update(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     return state.hexdigest()

@@ -4,7 +4,8 @@ A diffusion model is tuned until its estimates at two neighbouring places on the
 the curriculum of Geng et al. 2024, arXiv:2406.14548.  B batch, S event shape.
 """
 
-from typing import Self
+from collections.abc import Collection, Mapping
+from typing import Any, Self
 
 import torch
 from pydantic import Field
@@ -43,6 +44,10 @@ class Config(Basics):
         7.0, ge=1, le=20, description="how often the gap between neighbours is halved in tuning"
     )
     sampling_steps: Steps = 2
+
+    @classmethod
+    def idle(cls, found: Mapping[str, Any]) -> Collection[str]:
+        return (*super().idle(found), "tuning_share", "ratios", "weighting", "coupling")
 
     @classmethod
     def preset(cls, event: Event) -> Self:

@@ -4,6 +4,7 @@ Rombach et al. 2022, arXiv:2112.10752; scored as Vahdat et al. 2021, arXiv:2106.
 B batch, S event shape, Z channels, H W size of a map of codes.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,6 +29,7 @@ from genloom.nn.gaussian_vae import kl_from_standard_normal, normal_log_prob
 from genloom.nn.ladder import padded
 from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for
 from genloom.nn.lora import adapt
+from genloom.nn.networks import Networks
 from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts
 from genloom.nn.prompts import prompts_for
 from genloom.nn.vae import Emit
@@ -46,7 +48,6 @@ class Config(Settings):
     """Settings of latent diffusion: those of diffusion are of the model of codes."""
 
     adopted: ClassVar[tuple[str, ...]] = (*ADOPTED, *AUTOENCODER)
-    unused_with_start: ClassVar[tuple[str, ...]] = ("lr", "beta", "autoencoder_share", "autoencoder_lr")
 
     halvings: int = Field(1, ge=1, le=5, description="how often the image is halved into the map of codes")
     latent_channels: int = Field(4, ge=1, description="numbers of a code")
@@ -82,6 +83,14 @@ class Config(Settings):
         facts = asdict(facts_of(folder))
         del facts["side"]
         return {"pipeline": True, "start_sha256": facts.pop("sha256"), **facts}
+
+    @classmethod
+    def idle(cls, found: Mapping[str, Any]) -> Collection[str]:
+        trained = *super().idle(found), "beta", "autoencoder_share", "autoencoder_lr"
+        if "pipeline" not in found:
+            return trained
+        networks = (name for name in Networks.model_fields if name != "text_encoder")
+        return (*trained, *networks, "data_std", "channels", "blocks", "output")
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:
         leaf = image_leaf(event)

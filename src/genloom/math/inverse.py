@@ -72,7 +72,8 @@ def posterior_means(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean of the data given noisy data, and given what is known as well, as if they were normal.
 
-    Besides, the log density of what is known given noisy data, (B,), but for its normalisation.
+    Besides, the log density of what is known given noisy data, (B,), but for its normalisation; NaN where
+    slopes are those of no such data.
 
     Their covariance given x is then sigma^2 / alpha times the Jacobian of ``denoise``. The equations are
     solved by conjugate gradients, whose result is exact for normal data after as many steps as are known
@@ -91,17 +92,19 @@ def posterior_means(
         x0 = denoise(x)
         told = measurement.measure(x0)
     gap = left = way = known - told.detach()
-    shift, weights = torch.zeros_like(x0), torch.zeros_like(gap)
+    shift, weights, broken = torch.zeros_like(x0), torch.zeros_like(gap), torch.zeros(len(x)).bool()
     for _ in range(iterations):
         (pulled,) = torch.autograd.grad(told, x, way, retain_graph=True)
         move = scale.to(x) * pulled
         seen = measurement.measure(move)
-        size = _share(_dot(left, left), _dot(way, seen))
+        curvature = _dot(way, seen)
+        broken = broken | (curvature < 0)
+        size = _share(_dot(left, left), curvature)
         weights = weights + beside(size, way) * way
         shift, rest = shift + beside(size, move) * move, left - beside(size, left) * seen
         turn = _share(_dot(rest, rest), _dot(left, left))
         way, left = rest + beside(turn, way) * way, rest
-    return x0.detach(), x0.detach() + shift, -_dot(gap, weights) / 2
+    return x0.detach(), x0.detach() + shift, (-_dot(gap, weights) / 2).masked_fill(broken, torch.nan)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

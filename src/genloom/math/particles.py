@@ -19,8 +19,9 @@ twist (B, K): about the log density of what is known given x, up to a constant o
 def twisted(look: Look, x: Tensor, grid: Grid, draw: Draw, uniform: Draw) -> Tensor:
     """Walk by ancestral sampling from estimates that mind what is known, and return a particle of each item.
 
-    Weights make up for what such moves and twists miss, so that the law of what is returned becomes exact
-    with the number of particles and places. They are drawn anew where they count for fewer than half.
+    Weights make up for what such moves and twists miss. The law of what is returned becomes exact with the
+    number of particles and places, as far as the last twist is the density of what is known. Particles are
+    drawn anew where they count for fewer than half.
 
     Args:
         x: where particles begin, (B, K, *S).
@@ -29,17 +30,25 @@ def twisted(look: Look, x: Tensor, grid: Grid, draw: Draw, uniform: Draw) -> Ten
 
     Source: Wu et al. 2023, arXiv:2306.17775, algorithm 1.
     """
-    weight = x.new_zeros(x.shape[:2])
     free, led, twist = look(x, 0)
+    weight = twist = sound(twist)
     for i in range(grid.moves - 1):
         kept, moved, spread = redrawing(grid, i, i + 1)
         off, noise = moved * (led - free) / spread, draw()
         x = kept * x + moved * led + spread * noise
         free, led, now = look(x, i + 1)
+        now = sound(now)
         passed = (off * (off / 2 + noise)).flatten(2).sum(2)
         chosen, weight = resampled(weight + now - twist - passed, uniform())
         x, free, led, twist = (pick(part, chosen) for part in (x, free, led, now))
     return pick(led, invert_shares(weight.softmax(1), uniform())[:, None])[:, 0]
+
+
+def sound(twist: Tensor) -> Tensor:
+    """Return twists (B, K) with the least of their item in place of those that are not finite."""
+    finite = twist.isfinite()
+    least = twist.masked_fill(~finite, torch.inf).amin(1, keepdim=True)
+    return twist.where(finite, least.nan_to_num(posinf=0))
 
 
 def resampled(weight: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

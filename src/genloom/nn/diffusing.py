@@ -1,7 +1,7 @@
-"""Settings that diffusion models share: each family is a point among them.  E embedding."""
+"""Settings that diffusion models share: each family is a point among them."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -21,7 +21,7 @@ from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.lora import adapt, learnt
-from genloom.nn.networks import Networks
+from genloom.nn.networks import Networks, asked_in, found_encoder
 from genloom.nn.prompts import prompts_for
 from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
 from genloom.nn.unet import TimeLabelEmbedding
@@ -63,7 +63,6 @@ class Basics(Networks):
     """Settings of a network, of what it learns along a path, and of its training and samples."""
 
     adopted: ClassVar[tuple[str, ...]] = ADOPTED
-    unused_with_start: ClassVar[tuple[str, ...]] = ("lr",)
 
     path: PathSetting = "cosine"
     prediction: Prediction = "v"
@@ -129,17 +128,21 @@ class Basics(Networks):
             raise ValueError(f"{folder} cannot be a start here: diffusion.latent starts from its like alone")
         return found
 
+    @classmethod
+    def idle(cls, found: Mapping[str, Any]) -> Collection[str]:  # noqa: ARG003
+        """Return settings that nothing goes by where there is a start, which sets what was found."""
+        return ("lr",)
+
     @model_validator(mode="before")
     @classmethod
     def _as_started(cls, given: Any, info: ValidationInfo) -> Any:
         if not (isinstance(given, dict) and isinstance(given.get("start"), str)) or given.get("start_sha256"):
             return given
-        folder = Path(os.path.expanduser(given["start"])).resolve()
-        found = cls.settings_of_start(folder)
-        asked = (info.context or {}).get("asked", ())
+        folder, asked = Path(os.path.expanduser(given["start"])).resolve(), asked_in(info)
+        found, given = cls.settings_of_start(folder), found_encoder(given)
         if other := [name for name in found if name in asked and given[name] != found[name]]:
             raise ValueError(f"a start has its own {other[0]}: leave it out")
-        if unused := [name for name in cls.unused_with_start if name in asked]:
+        if unused := [name for name in cls.idle(found) if name in asked]:
             raise ValueError(f"nothing goes by {unused[0]} where there is a start: leave it out")
         return {**given, "start": str(folder), **found}
 

@@ -1,10 +1,11 @@
 """Settings of the networks that diffusion models are made of.  E embedding."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
 
 from genloom.core import card
@@ -15,6 +16,25 @@ from genloom.nn.prompts import ByteReader, Prompts, TimeTextEmbedding, text_leaf
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.text_encoders import StateReader, digest_of, load_encoder
 from genloom.nn.unet import TimeLabelEmbedding, UNet
+
+
+def asked_in(info: ValidationInfo) -> Collection[str]:
+    """Return which settings a user asked for, by name."""
+    found: Collection[str] = (info.context or {}).get("asked", ())
+    return found
+
+
+def found_encoder(given: Any) -> Any:
+    """Return settings with the whole path of their encoder of texts, if they have one, and its hash.
+
+    Raises:
+        ValueError: it is none that is known here.
+    """
+    if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
+        return given
+    folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
+    sha256 = given.get("text_encoder_sha256") or digest_of(folder)
+    return {**given, "text_encoder": str(folder), "text_encoder_sha256": sha256}
 
 
 class Networks(card.Config):
@@ -33,20 +53,18 @@ class Networks(card.Config):
     layers: int = Field(3, ge=1, description="residual blocks of the network of vectors")
     embedding: int = Field(128, ge=4, multiple_of=4, description="E")
     text_layers: int = Field(2, ge=1, description="of the transformer that reads texts, where there are any")
-    text_encoder: str | None = Field(
+    text_encoder: card.Free[str | None] = Field(
         None, description="folder of CLIP or T5, which then reads texts as it is, in place of a transformer"
     )
     text_encoder_sha256: str | None = Field(None, description="of that folder; found by itself")
 
     @model_validator(mode="before")
     @classmethod
-    def _encoder_is_known(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
-            return given
-        if given.get("text_encoder_sha256"):
-            return given
-        folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
-        return {**given, "text_encoder": str(folder), "text_encoder_sha256": digest_of(folder)}
+    def _encoder_is_known(cls, given: Any, info: ValidationInfo) -> Any:
+        given = found_encoder(given)
+        if isinstance(given, dict) and given.get("text_encoder") and "text_layers" in asked_in(info):
+            raise ValueError("nothing goes by text_layers where there is a text_encoder: leave it out")
+        return given
 
     @model_validator(mode="after")
     def _levels_and_heads_fit(self) -> Self:

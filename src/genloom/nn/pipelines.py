@@ -227,7 +227,12 @@ class TimeText(nn.Module):
         self.text = text.requires_grad_(False)
         right = ((1 - left) / left).sqrt().atan() / (math.pi / 2)
         self.register_buffer("angles", right, persistent=False)
-        self.states = Known(lambda one: text(read([one]))[0][0])
+
+        def states(one: str) -> Tensor:
+            found: Tensor = text.eval()(read([one]))[0][0]
+            return found
+
+        self.states = Known(states)
 
     def forward(self, time: Tensor, told: Value) -> tuple[Tensor, Words]:
         states = torch.stack(self.states(texts_of(told)))

@@ -31,32 +31,44 @@ CLASSES: Mapping[str, str] = {
 MOST_TOKENS = 128
 """Of a text, if the encoder does not say fewer."""
 
-KEPT = 4096
-"""Texts whose states are kept."""
+VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
+"""One of which must be there, as transformers does without any."""
+
+KEPT_BYTES = 1 << 29
+"""Of states of texts."""
 
 
 class Known:
-    """States of texts, each text read once and by itself, as what reads them stays as it is.
+    """States of texts, each text read by itself, and kept while there is room, the latest ones.
+
+    What reads them stays as it is, and so copies share it.
 
     Args:
         read: turns a text into states (L, D).
+        most_bytes: of what is kept.
     """
 
-    def __init__(self, read: Callable[[str], Tensor]) -> None:
-        self._read, self._states = read, dict[str, Tensor]()
+    def __init__(self, read: Callable[[str], Tensor], most_bytes: int = KEPT_BYTES) -> None:
+        self._read, self._states, self._most = read, dict[str, Tensor](), most_bytes
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> list[Tensor]:
         found = {text: self._state(text) for text in dict.fromkeys(texts)}
-        kept = {**self._states, **found}
-        self._states = dict(list(kept.items())[-KEPT:])
+        self._states |= found
+        self._forget()
         return [found[text] for text in texts]
 
     def _state(self, text: str) -> Tensor:
-        if text in self._states:
-            return self._states[text]
+        known = self._states.pop(text, None)
+        if known is not None:
+            return known
         with torch.autocast("cpu", enabled=False):
             return self._read(text)
+
+    def _forget(self) -> None:
+        held = sum(state.nbytes for state in self._states.values())
+        while held > self._most:
+            held -= self._states.pop(next(iter(self._states))).nbytes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Known":
         return self
@@ -86,7 +98,10 @@ def digest_of(folder: Path) -> str:
     settings = json_object(folder / "config.json", MOST_BYTES)
     if (kind := settings.get("model_type")) not in CLASSES:
         raise ValueError(f"{folder} holds {kind!r}, and only text encoders of CLIP or T5 can be read")
-    return fingerprint_of(folder, [path for path in folder.glob("*") if path.is_file()], MOST_BYTES)
+    if not any((folder / name).is_file() for name in VOCABULARIES):
+        raise ValueError(f"{folder} holds no tokenizer: put that of the encoder there")
+    files = [path for path in folder.glob("*") if path.suffix in (".json", ".txt", ".model", ".safetensors")]
+    return fingerprint_of(folder, files, MOST_BYTES)
 
 
 def load_encoder(folder: Path, sha256: str) -> Encoder:
@@ -109,13 +124,18 @@ def load_encoder(folder: Path, sha256: str) -> Encoder:
         raise DataError(f"{folder} has changed since this run began: restore it, or begin another")
     kind = getattr(transformers, CLASSES[json_object(folder / "config.json", MOST_BYTES)["model_type"]])
     disable_progress_bar()
-    local: dict[str, Any] = {"local_files_only": True}
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    whole: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
     try:
-        model = kind.from_pretrained(folder, use_safetensors=True, **local)
+        model, found = kind.from_pretrained(folder, **whole, **local)
         tokens = transformers.AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:
         why = " ".join(str(error).split())[:160]
         raise DataError(f"{folder} cannot be loaded: {why}") from error
+    if found["missing_keys"]:
+        raise DataError(f"{folder} lacks weights, {min(found['missing_keys'])} among them: restore it")
+    if not tokens([""]).input_ids[0]:
+        raise DataError(f"{folder} has a tokenizer that says nothing of an empty text: put its own there")
     model.float().eval().requires_grad_(False)
     longest = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", MOST_TOKENS))
 
@@ -142,7 +162,7 @@ class StateReader(nn.Module):
         states = self.states(texts_of(told))
         filled = torch.stack([F.pad(one, (0, 0, 0, self.longest - len(one))) for one in states])
         present = torch.arange(self.longest) < torch.tensor([len(one) for one in states])[:, None]
-        return Words(self.map(rms_norm(filled).to(self.map.weight)), present)
+        return Words(self.map(rms_norm(filled).to(next(self.map.parameters()))), present)
 
 
 def texts_of(told: Value) -> list[str]:
