@@ -15,7 +15,8 @@ from genloom.recipes import walking
 from genloom.recipes.runs import open_run
 
 FIT = ("fit", "ar.pixelcnn", "digits", "--data.limit", 60, "--steps", 2, "--out", "run")
-NOISED = ("fit", "diffusion.ddpm", "digits", "--data.limit", 60, "--steps", 2, "--out", "noised")
+SMALL = ("--model.widths", "[16, 16]", "--model.bound-terms", 1, "--model.embedding", 16)
+NOISED = ("fit", "diffusion.ddpm", "digits", "--data.limit", 60, "--steps", 2, "--out", "noised", *SMALL)
 FEW = ("--model.sampling-steps", 4, "--model.revisits", 2)
 
 
@@ -136,7 +137,7 @@ def test_refusals(cli: Cli, refused: Callable[..., str]) -> None:
     assert "--hide centre is for images" in refused("infill", "moons", "--hide", "centre")
 
 
-TOLD = ("fit", "diffusion.latent", "digits", "--data.captions", "templates", "--data.limit", 60)
+TOLD = ("fit", "diffusion.latent", "digits", "--data.captions", "templates", "--data.limit", 60, *SMALL)
 
 
 def test_texts_say_what_is_drawn(cli: Cli) -> None:

@@ -504,9 +504,14 @@ def source_matters(case: Case) -> None:
 
 
 def texts_matter(case: Case) -> None:
-    """Texts may be given, left out, or empty; another one changes what the model does."""
+    """Texts may be given, left out, or empty; another one changes what the model does if all parts speak."""
     if case.source is None:
         return
+    model = copied(case)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn(weight.shape, generator=generator("speak")), alpha=0.05)
+    drawer = need(model, Sampler, "sample")
     given = case.given(FEW)
     assert isinstance(given, Padded)
     empty, others = (
@@ -514,16 +519,16 @@ def texts_matter(case: Case) -> None:
         take(given, torch.arange(FEW).roll(1)),
     )
     with torch.no_grad():
-        draws = [sampler(case).sample(row_noise(FEW), cond) for cond in (None, empty, given, others)]
+        draws = [drawer.sample(row_noise(FEW), cond) for cond in (None, empty, given, others)]
     require(equal(draws[0], draws[1]), "samples with empty texts differ from those without a text")
     changed = not equal(draws[2], draws[3])
-    if isinstance(case.model, Likelihood):
+    if isinstance(model, Likelihood):
         with torch.no_grad():
-            scores = [score(case.model, case.items(FEW), cond).value for cond in (given, others)]
+            scores = [score(model, case.items(FEW), cond).value for cond in (given, others)]
         changed = changed or not torch.equal(*scores)
     require(changed, "the card takes texts, but they change neither samples nor scores")
     try:
-        sampler(case).sample(row_noise(FEW), take(given, slice(1, None)))
+        drawer.sample(row_noise(FEW), take(given, slice(1, None)))
     except DataError:
         return
     raise AssertionError("texts of another number are not refused")
