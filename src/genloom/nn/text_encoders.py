@@ -136,6 +136,8 @@ def load_encoder(folder: Path, sha256: str) -> Encoder:
         raise DataError(f"{folder} lacks weights, {min(found['missing_keys'])} among them: restore it")
     if not tokens([""]).input_ids[0]:
         raise DataError(f"{folder} has a tokenizer that says nothing of an empty text: put its own there")
+    if len(tokens) > model.get_input_embeddings().num_embeddings:
+        raise DataError(f"{folder} has a tokenizer of more tokens than the encoder knows: put its own there")
     model.float().eval().requires_grad_(False)
     longest = min(MOST_TOKENS, getattr(model.config, "max_position_embeddings", MOST_TOKENS))
 
