@@ -173,10 +173,10 @@ def trained(model: Diffusion, bf16: bool, lr: float, steps: int, seed: int) -> f
 
 def learn(steps: int) -> None:
     """Train both sides by three seeds and print their losses."""
-    tried = {lr: trained(model_of(Peer(True)), True, lr, steps // 3, 9) for lr in (2e-3, 1e-3, 4e-4)}
+    tried = {lr: trained(model_of(Peer(False)), True, lr, steps // 3, 9) for lr in (2e-3, 1e-3, 4e-4)}
     best = min(tried, key=lambda lr: tried[lr])
     print(f"the peer's loss after {steps // 3} steps by rate: {tried}", flush=True)
-    sides = {"genloom": (model_of, 2e-3), "diffusers": (lambda: model_of(Peer(True)), best)}
+    sides = {"genloom": (model_of, 2e-3), "diffusers": (lambda: model_of(Peer(False)), best)}
     for name, (make, lr) in sides.items():
         losses = [trained(make(), True, lr, steps, seed) for seed in range(3)]
         told = ", ".join(f"{loss:.4f}" for loss in losses)

@@ -118,7 +118,9 @@ def test_full_disk_in_a_fit_is_one_error_and_resumable(
         patch.setattr(checkpoint, "save_file", save_file)
         with pytest.raises(RunError, match="disk is full"):
             digits_fit(tmp_path / "run")
-    assert open_run(tmp_path / "run").facts["state"] == "running"
+    facts = open_run(tmp_path / "run").facts
+    assert facts["state"] == "failed"
+    assert "disk is full" in facts["why"]
     digits_fit(tmp_path / "run")
     assert fingerprint(tmp_path / "run") == fingerprint(tmp_path / "undisturbed")
 

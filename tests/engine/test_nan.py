@@ -10,7 +10,7 @@ from engine_toys import DIM, Pair, adversarial, digits_fit, run_toy, toy_rhythm
 from torch import Tensor, nn
 
 import genloom
-from genloom.core.errors import Diverged
+from genloom.core.errors import DataError, Diverged, GenloomError
 from genloom.core.events import Batch
 from genloom.core.objective import Clock, Group, Loss, Objective, Optimiser, Phase
 from genloom.core.randomness import Noise
@@ -86,20 +86,22 @@ def test_no_group_moves_when_another_of_its_phase_is_not_finite() -> None:
     assert torch.equal(model["a"].weight, before)
 
 
-def test_a_fit_that_diverges_says_so_in_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [Diverged("the loss term kl", "elbo", 7), DataError("it is gone")])
+def test_a_fit_that_fails_says_so_in_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: GenloomError
+) -> None:
     real = loop.train_step
 
     def step(state: State, rhythm: Rhythm) -> dict[str, float]:
         if state.step == 7:
-            raise Diverged("the loss term kl", "elbo", 7)
+            raise failure
         return real(state, rhythm)
 
     monkeypatch.setattr(loop, "train_step", step)
-    with pytest.raises(Diverged):
+    with pytest.raises(type(failure)):
         digits_fit(tmp_path / "run")
     facts = open_run(tmp_path / "run").facts
-    assert facts["state"] == "failed"
-    assert "kl of phase elbo is not finite at step 7" in facts["why"]
+    assert (facts["state"], facts["why"]) == ("failed", str(failure))
     monkeypatch.setattr(loop, "train_step", real)
     facts = digits_fit(tmp_path / "run").facts
     assert (facts["state"], facts["why"]) == ("finished", "")

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 from genloom.core.randomness import generator
 from genloom.nn.unet import UNet, doubled
 
+ROUNDED = 0.003
+"""Of sums that nearly cancel."""
+
 
 def test_pixels_are_doubled_as_torch_does() -> None:
     x = torch.randn(2, 3, 4, 5, generator=generator("pixels"))
@@ -38,4 +41,5 @@ def test_compiled_gradients_are_those_of_eager_code() -> None:
     found = gradients()
     assert found.keys() == eager.keys()
     for name, grad in eager.items():
-        assert float((found[name] - grad).norm()) < 0.1 * float(grad.norm()) + 1e-6, name
+        assert float(grad.norm()) > 2 * ROUNDED or grad.numel() == 1, name
+        assert float((found[name] - grad).norm()) < 0.1 * float(grad.norm()) + ROUNDED, name

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import genloom
 from genloom.core.errors import ConfigError, DataError, RunError
@@ -246,6 +247,15 @@ def test_pickles_are_not_read(pipeline: Path, tmp_path: Path) -> None:
     weights.rename(weights.with_suffix(".bin"))
     with pytest.raises(DataError, match="cannot be loaded"):
         open_run(tmp_path / "other").load()
+
+
+def test_other_weights_of_the_same_sizes_are_noticed(pipeline: Path, tmp_path: Path) -> None:
+    shutil.copytree(pipeline, tmp_path / "other")
+    run = open_run(tmp_path / "other")
+    path = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: weight + 1 for name, weight in load_file(path).items()}, path)
+    with pytest.raises(DataError, match="has changed since this run began"):
+        run.load()
 
 
 def test_a_run_says_that_its_pipeline_is_gone(pipeline: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ SMALL = {
     "lr": 0.1,
     "bound_terms": 2,
     "sampling_steps": 2,
+    "guidance_scale": 4.0,
 }
 
 
@@ -91,9 +92,11 @@ def test_models_are_told_by_an_encoder(encoder: Path, tmp_path: Path) -> None:
         seven[:1], genloom.load(tmp_path / "run", sampling_steps=2).sample(1, prompt="a handwritten seven")
     )
     assert made.sample(1).shape == (1, 1, 8, 8)
+    other = changed(encoder, tmp_path / "unlike")
     with pytest.raises(ConfigError, match="a start has its own text_encoder: leave it out"):
-        told(encoder, tmp_path / "other", start=str(tmp_path / "run"))
+        told(other, tmp_path / "other", start=str(tmp_path / "run"))
     settings = {"start": str(tmp_path / "run"), "bound_terms": 2, "tuning_lr": 1e-12}
+    settings["text_encoder"] = str(encoder)
     data = {"captions": "templates", "limit": 60}
     on = genloom.fit(
         "diffusion.ddpm", "digits", out=tmp_path / "on", model=settings, train={"steps": 1}, data=data
@@ -109,12 +112,24 @@ def test_models_are_told_by_an_encoder(encoder: Path, tmp_path: Path) -> None:
     settings = {"text_encoder": str(moved), "sampling_steps": 2}
     (copy / "README.md").write_text("a file that says nothing of texts")
     assert torch.equal(genloom.load(tmp_path / "run", **settings).sample(2, prompt="a handwritten two"), two)
+    assert on.run.config.model_dump()["text_encoder"] == str(encoder)
+    with pytest.raises(DataError, match="is not the text encoder of this run"):
+        genloom.load(tmp_path / "run", text_encoder=str(other))
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    with pytest.raises(DataError, match="has changed since this run began"):
+    with pytest.raises(DataError, match="is not the text encoder of this run"):
         made.run.load()
     shutil.rmtree(copy)
     with pytest.raises(DataError, match="it reads the texts of this run"):
         made.run.load()
+
+
+def changed(encoder: Path, folder: Path) -> Path:
+    """Return a copy of an encoder with one weight of another value."""
+    copy = shutil.copytree(encoder, folder)
+    weights = load_file(copy / "model.safetensors")
+    weights[max(weights)] += 1
+    save_file(weights, copy / "model.safetensors", {"format": "pt"})
+    return copy
 
 
 def as_bytes(texts: list[str]) -> Padded:
@@ -139,14 +154,14 @@ def test_other_encoders_are_refused(encoder: Path, tmp_path: Path) -> None:
     (other / "config.json").write_text(json.dumps({**settings, "model_type": "bert"}))
     with pytest.raises(ConfigError, match="holds 'bert', and only text encoders of CLIP or T5"):
         told(other, tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"add --data\.captions"):
+    with pytest.raises(ConfigError, match=r"fit with --data\.captions"):
         genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "run", model={"text_encoder": str(encoder)})
 
 
 def test_pickles_are_not_read(encoder: Path, tmp_path: Path) -> None:
     other = shutil.copytree(encoder, tmp_path / "other")
     (other / "model.safetensors").rename(other / "pytorch_model.bin")
-    with pytest.raises(DataError, match="cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"holds no model\.safetensors, and pickles, \*\.bin, are not read"):
         told(other, tmp_path / "run")
 
 
@@ -161,6 +176,27 @@ def test_lacking_parts_are_missed(encoder: Path, tmp_path: Path) -> None:
         (other / name).unlink(missing_ok=True)
     with pytest.raises(ConfigError, match="holds no tokenizer"):
         told(other, tmp_path / "run")
+
+
+def test_tokenizers_of_more_tokens_are_refused(encoder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(encoder, tmp_path / "other")
+    tokens = transformers.AutoTokenizer.from_pretrained(other)
+    tokens.add_tokens([f"token{i}" for i in range(60)])
+    tokens.save_pretrained(other)
+    with pytest.raises(DataError, match="a tokenizer of more tokens than the encoder knows"):
+        told(other, tmp_path / "run")
+
+
+def test_nothing_is_printed_before_a_refusal(
+    encoder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(encoder, tmp_path / "other")
+    weights = load_file(other / "model.safetensors")
+    del weights[max(weights)]
+    save_file(weights, other / "model.safetensors", {"format": "pt"})
+    with pytest.raises(DataError, match="lacks weights"):
+        load_encoder(other, digest_of(other))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_latest_texts_are_kept() -> None:

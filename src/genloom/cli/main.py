@@ -4,12 +4,14 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 from genloom.cli.settings import with_config
 from genloom.core.errors import GenloomError, Interrupted, complaint
+from genloom.core.watching import Watcher, shown_by
 
 COMMANDS = {
     "compare": "Train every suitable family at one budget and rank them; or compare finished runs.",
@@ -87,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        app()(with_config(tokens))
+        with shown_by(_bar):
+            app()(with_config(tokens))
     except (Interrupted, KeyboardInterrupt) as error:
         _fail(str(error) or "interrupted", 130)
     except (GenloomError, CycloptsError) as error:
@@ -99,6 +102,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 2)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _bar(title: str) -> AbstractContextManager[Watcher]:
+    """Begin to show work of a title on standard error."""
+    from genloom.train.progress import watcher
+
+    return watcher(title)
 
 
 def _fail(text: str, code: int) -> NoReturn:

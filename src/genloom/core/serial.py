@@ -53,11 +53,8 @@ def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
     return found
 
 
-def fingerprint_of(folder: Path, paths: Iterable[Path], most_bytes: int) -> str:
-    """Return a hash of the names and sizes of files in a folder, and of what small settings among them say.
-
-    Args:
-        most_bytes: of a file that is small.
+def fingerprint_of(folder: Path, paths: Iterable[Path]) -> str:
+    """Return a hash of the names of files in a folder and of what they hold.
 
     Raises:
         ValueError: one cannot be read.
@@ -65,10 +62,9 @@ def fingerprint_of(folder: Path, paths: Iterable[Path], most_bytes: int) -> str:
     state = hashlib.sha256()
     for path in sorted(paths):
         try:
-            size = path.stat().st_size
-            state.update(f"{path.relative_to(folder)} {size}".encode())
-            if path.suffix in (".json", ".txt", ".model") and size <= most_bytes:
-                state.update(path.read_bytes())
+            with path.open("rb") as file:
+                held = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+        state.update(f"{path.relative_to(folder)} {held}\n".encode())
     return state.hexdigest()

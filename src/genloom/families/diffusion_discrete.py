@@ -35,6 +35,7 @@ from genloom.core.randomness import Noise
 from genloom.math import bounds
 from genloom.math.corruption import corrupted, divergence, drawn, stepped_back
 from genloom.nn.labels import hide_labels, labels_or_null
+from genloom.nn.networks import unet_for
 from genloom.nn.places import ImagePlaces, SequencePlaces
 from genloom.nn.sequences import with_ends
 
@@ -71,7 +72,7 @@ class Config(card.Config):
     @classmethod
     def preset(cls, event: Event) -> Self:
         if isinstance(event, Leaf) and len(event.shape) == 3:
-            return cls(widths=(32, 64), lr=3e-3) if max(event.extents[1:]) <= 16 else cls(patch=2, lr=2e-3)
+            return cls(**unet_for(event), lr=3e-3 if max(event.extents[1:]) <= 16 else 2e-3)
         return cls()
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.lora import adapt, learnt
-from genloom.nn.networks import Networks, asked_in, found_encoder
+from genloom.nn.networks import Networks, asked_in, found_encoder, unet_for
 from genloom.nn.prompts import prompts_for
 from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
 from genloom.nn.unet import TimeLabelEmbedding
@@ -57,6 +57,16 @@ ADOPTED = ("path", "prediction", "data_std", *Networks.model_fields)
 
 LATENT = ("latent_channels", "pipeline")
 """Settings that tell models of codes from others."""
+
+
+PART_OF = {
+    "eta": ("sampler", ("ddim",)),
+    "churn": ("sampler", ("churn",)),
+    "revisits": ("restoring", ("repaint",)),
+    "iterations": ("restoring", ("posterior", "particles")),
+    "particles": ("restoring", ("particles",)),
+}
+"""Settings that count for some values of another only."""
 
 
 class Basics(Networks):
@@ -101,7 +111,7 @@ class Basics(Networks):
     def suited(
         cls, event: Event, vectors: Mapping[str, Any], small: Mapping[str, Any] = MappingProxyType({})
     ) -> Self:
-        """Fold large images; take smaller, faster steps on small ones.
+        """Take smaller, faster steps on small images.
 
         Args:
             vectors: what suits data without bounds.
@@ -111,8 +121,8 @@ class Basics(Networks):
         if not isinstance(leaf.kind, Bounded):
             return cls(batch_size=256, **vectors)
         if max(leaf.extents[-2:]) <= 16:
-            return cls(widths=(32, 64), lr=4e-3, batch_size=64, **small)
-        return cls(patch=2)
+            return cls(**unet_for(leaf), dit_patch=1, lr=4e-3, batch_size=64, **small)
+        return cls(**unet_for(leaf))
 
     @classmethod
     def settings_of_start(cls, folder: Path) -> dict[str, Any]:
@@ -140,6 +150,8 @@ class Basics(Networks):
             return given
         folder, asked = Path(os.path.expanduser(given["start"])).resolve(), asked_in(info)
         found, given = cls.settings_of_start(folder), found_encoder(given)
+        if given.get("text_encoder_sha256") == found.get("text_encoder_sha256"):
+            found.pop("text_encoder", None)
         if other := [name for name in found if name in asked and given[name] != found[name]]:
             raise ValueError(f"a start has its own {other[0]}: leave it out")
         if unused := [name for name in cls.idle(found) if name in asked]:
@@ -271,13 +283,17 @@ class Settings(Basics):
         return super().suited(event, vectors, {"bound_terms": 16, **small})
 
     @model_validator(mode="after")
-    def _sensible(self) -> Self:
+    def _sensible(self, info: ValidationInfo) -> Self:
         if self.prediction == "x0" and self.likelihood == "ode":
             raise ValueError("next to the data x0 says nothing of the noise: predict v for densities by ode")
         if self.guidance_interval[0] >= self.guidance_interval[1]:
             raise ValueError("guidance_interval must rise from one ratio of noise to data to another")
         if self.lora_rank and self.start is None:
             raise ValueError("lora_rank is for a model that has a start")
+        for name in sorted(PART_OF.keys() & asked_in(info)):
+            of, ways = PART_OF[name]
+            if getattr(self, of) not in ways:
+                raise ValueError(f"{name} is for {of} {' or '.join(ways)}: set that too, or leave it out")
         return self
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:

@@ -37,6 +37,14 @@ def found_encoder(given: Any) -> Any:
     return {**given, "text_encoder": str(folder), "text_encoder_sha256": sha256}
 
 
+def unet_for(event: Leaf) -> dict[str, Any]:
+    """Return the sizes of a U-Net that suit images: it begins at their pixels, unless there are too many."""
+    side = max(event.extents[-2:])
+    if side <= 16:
+        return {"widths": (32, 64), "depths": (1, 2), "patch": 1}
+    return {"widths": (32, 64, 128), "depths": (1, 1, 2), "patch": 1 if side <= 32 else 2}
+
+
 class Networks(card.Config):
     """Settings of a network of images or vectors, and of what it is told besides."""
 
@@ -45,7 +53,8 @@ class Networks(card.Config):
     )
     widths: card.Widths = Field((64, 128), description="U-Net channels, finest level first")
     depths: card.Widths = Field((1, 2), description="residual blocks of each level and way")
-    patch: int = Field(1, ge=1, description="side of the squares folded into channels first")
+    patch: int = Field(1, ge=1, description="side of the squares that the U-Net folds into channels first")
+    dit_patch: int = Field(2, ge=1, description="side of the squares that are the transformer's places")
     dit_width: int = Field(192, ge=4, description="values of a patch in the transformer")
     dit_layers: int = Field(6, ge=1, description="its blocks")
     dit_heads: int = Field(3, ge=1, description="of its attention")
@@ -87,7 +96,7 @@ class Networks(card.Config):
                 return TimeLabelEmbedding(width, prompts.classes)
             return TimeTextEmbedding(width, ByteReader(width, text_leaf(cond), self.text_layers))
         if not prompts.longest:
-            raise ConfigError("a text_encoder is for images that have texts: add --data.captions")
+            raise ConfigError("a text_encoder is for models that are told texts: fit with --data.captions")
         encoder = load_encoder(Path(self.text_encoder), str(self.text_encoder_sha256))
         return TimeTextEmbedding(width, StateReader(width, encoder))
 
@@ -98,5 +107,5 @@ class Networks(card.Config):
         channels = leaf.extents[0]
         if self.network == "dit":
             sizes = self.dit_width, self.dit_layers, self.dit_heads
-            return DiT(channels, self.embedding, *sizes, self.patch, reads)
+            return DiT(channels, self.embedding, *sizes, self.dit_patch, reads)
         return UNet(channels, self.embedding, self.widths, self.depths, self.patch, reads=reads)

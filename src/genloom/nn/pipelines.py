@@ -18,7 +18,7 @@ from genloom.core.events import Value
 from genloom.core.serial import fingerprint_of, json_object
 from genloom.math.mixtures import PredictionName
 from genloom.math.paths import PathName
-from genloom.nn.text_encoders import MOST_BYTES, Known, texts_of
+from genloom.nn.text_encoders import MOST_BYTES, Known, files_read, quietly, texts_of
 from genloom.nn.unet import Words
 
 MARK = "model_index.json"
@@ -106,9 +106,9 @@ def facts_of(folder: Path) -> Facts:
 
 
 def _digest(folder: Path) -> str:
-    """Return a hash of a pipeline's small files, and of the names and sizes of its weights."""
-    files = (path for part in (*CLASSES, "scheduler") for path in (folder / part).glob("*"))
-    return fingerprint_of(folder, files, MOST_BYTES)
+    """Return a hash of the files of a pipeline that are read."""
+    files = (path for part in (*CLASSES, "scheduler") for path in files_read(folder / part))
+    return fingerprint_of(folder, files)
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -128,18 +128,17 @@ def load_parts(folder: Path) -> Parts:
         raise MissingExtra("diffusers", "pipelines") from error
     try:
         from transformers import CLIPTextModel, CLIPTokenizer
-        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtra("transformers", "pipelines") from error
     left = torch.tensor(_alphas_left(_settings(folder / "scheduler" / "scheduler_config.json")))
-    disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True}
     safe = {**local, "use_safetensors": True, "low_cpu_mem_usage": False, "torch_dtype": torch.float32}
     try:
-        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **safe)
-        vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **safe)
-        text = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, **local).float()
-        tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer", **local)
+        with quietly():
+            unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **safe)
+            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **safe)
+            text = CLIPTextModel.from_pretrained(folder / "text_encoder", use_safetensors=True, **local)
+            tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer", **local)
     except Exception as error:
         why = " ".join(str(error).split())[:160]
         raise DataError(f"{folder} cannot be loaded: {why}") from error
@@ -148,7 +147,7 @@ def load_parts(folder: Path) -> Parts:
         Encoder(vae.encoder, vae.quant_conv, scale),
         Decoder(vae.decoder, vae.post_quant_conv, scale),
         Network(unet),
-        TimeText(text, _tokenized(tokens, int(text.config.max_position_embeddings)), left),
+        TimeText(text.float(), _tokenized(tokens, int(text.config.max_position_embeddings)), left),
     )
 
 

@@ -3,7 +3,9 @@
 B batch, L tokens of a text, D width of states, E embedding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +33,33 @@ CLASSES: Mapping[str, str] = {
 MOST_TOKENS = 128
 """Of a text, if the encoder does not say fewer."""
 
+READ = re.compile(
+    r"(config|scheduler_config|special_tokens_map|added_tokens|tokenizer|tokenizer_config|vocab)\.json"
+    r"|merges\.txt|spiece\.model|(diffusion_pytorch_)?model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+)
+"""Names of files that say what a network or a tokenizer is."""
+
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model")
 """One of which must be there, as transformers does without any."""
 
 KEPT_BYTES = 1 << 29
 """Of states of texts."""
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Let transformers load what it loads without a word."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 class Known:
@@ -89,8 +113,13 @@ class Encoder:
     read: Callable[[str], Tensor]
 
 
+def files_read(folder: Path) -> list[Path]:
+    """Return the files of a network's or a tokenizer's folder that are read."""
+    return [path for path in folder.glob("*") if READ.fullmatch(path.name)]
+
+
 def digest_of(folder: Path) -> str:
-    """Return a hash of a text encoder's small files, and of the names and sizes of its weights.
+    """Return a hash of the files of a text encoder.
 
     Raises:
         ValueError: the folder holds none that is known here.
@@ -100,8 +129,9 @@ def digest_of(folder: Path) -> str:
         raise ValueError(f"{folder} holds {kind!r}, and only text encoders of CLIP or T5 can be read")
     if not any((folder / name).is_file() for name in VOCABULARIES):
         raise ValueError(f"{folder} holds no tokenizer: put that of the encoder there")
-    files = [path for path in folder.glob("*") if path.suffix in (".json", ".txt", ".model", ".safetensors")]
-    return fingerprint_of(folder, files, MOST_BYTES)
+    if not any(path.suffix == ".safetensors" for path in files_read(folder)):
+        raise ValueError(f"{folder} holds no model.safetensors, and pickles, *.bin, are not read")
+    return fingerprint_of(folder, files_read(folder))
 
 
 def load_encoder(folder: Path, sha256: str) -> Encoder:
@@ -113,7 +143,6 @@ def load_encoder(folder: Path, sha256: str) -> Encoder:
     """
     try:
         import transformers
-        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtra("transformers", "pipelines") from error
     try:
@@ -121,14 +150,16 @@ def load_encoder(folder: Path, sha256: str) -> Encoder:
     except ValueError as error:
         raise DataError(f"{error}; it reads the texts of this run") from error
     if now != sha256:
-        raise DataError(f"{folder} has changed since this run began: restore it, or begin another")
+        raise DataError(
+            f"{folder} is not the text encoder of this run, or has changed since it began: name that"
+        )
     kind = getattr(transformers, CLASSES[json_object(folder / "config.json", MOST_BYTES)["model_type"]])
-    disable_progress_bar()
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     whole: dict[str, Any] = {"use_safetensors": True, "output_loading_info": True}
     try:
-        model, found = kind.from_pretrained(folder, **whole, **local)
-        tokens = transformers.AutoTokenizer.from_pretrained(folder, **local)
+        with quietly():
+            model, found = kind.from_pretrained(folder, **whole, **local)
+            tokens = transformers.AutoTokenizer.from_pretrained(folder, **local)
     except Exception as error:
         why = " ".join(str(error).split())[:160]
         raise DataError(f"{folder} cannot be loaded: {why}") from error

@@ -18,6 +18,9 @@ from genloom.nn.attention import shares
 
 GROUP_WIDTH = 16
 
+HUSHED = 0.3
+"""Of the usual weights, with which branches begin."""
+
 
 def time_features(time: Tensor, width: int) -> Tensor:
     """Return sines and cosines of a time in [0, 1] at geometric frequencies 1..1000, (B,) to (B, width).
@@ -55,7 +58,7 @@ class Words(NamedTuple):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions; the embedding scales and shifts between them. It starts as the identity.
+    """Two 3x3 convolutions; the embedding scales and shifts between them. It starts near the identity.
 
     Source: Nichol & Dhariwal 2021, arXiv:2102.09672, section 3 (scale-shift norm), without dropout.
     """
@@ -67,7 +70,8 @@ class ResidualBlock(nn.Module):
         self.norm_out = group_norm(width)
         self.modulation = nn.Linear(embedding, 2 * width)
         self.conv_out = nn.Conv2d(width, width, 3, padding=1)
-        silence(self.modulation, self.conv_out)
+        silence(self.modulation)
+        hush(self.conv_out)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
@@ -211,6 +215,16 @@ class UNet(nn.Module):
         b, c, height, width = h.shape
         found = self.reading(h.permute(0, 2, 3, 1).reshape(b, height * width, c), words)
         return h + found.view(b, height, width, c).permute(0, 3, 1, 2)
+
+
+def hush(layer: nn.Module) -> None:
+    """Make weights and biases smaller, so that a branch that ends in this layer starts low.
+
+    Diffusion of MNIST learns faster from that than from silence or from the weights as they were.
+    """
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.mul_(HUSHED)
 
 
 def silence(*layers: nn.Module) -> None:

@@ -1,17 +1,19 @@
 """Draw samples from a run and write them to files, with one picture of all."""
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from genloom.core.errors import ConfigError
 from genloom.core.events import Value, take, tensor
 from genloom.core.randomness import key
-from genloom.core.serial import to_json
+from genloom.core.serial import json_object, to_json
 from genloom.modalities.base import Split
 from genloom.modalities.prompts import PromptedView
 from genloom.modalities.vectors import Vectors
@@ -23,6 +25,12 @@ MARK = "samples.json"
 
 LONGEST = 48
 """Characters of a prompt in a folder's name."""
+
+UNFIT = re.compile(r"[^\w .,;!()'-]")
+"""Characters that are not in it."""
+
+MOST_BYTES = 1 << 26
+"""Of a mark."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +120,45 @@ def write_samples(
     seconds = time.perf_counter() - began
     labels = tensor(conditions).tolist() if run.classes and conditions is not None else None
     classes = None if labels is None else [run.classes[i] for i in labels]
-    files = run.modality.write(items, classes, folder)
-    path = write_picture(folder / "all", *run.modality.draw(items))
-    facts = {"run": str(run.folder), "family": run.family, "n": n, "seed": seed, "label": label}
-    facts |= {"given": dict(given or {}), "prompt": prompt, "settings": anew}
-    write_atomically(folder / MARK, to_json(facts).encode())
+    facts = {"n": n, "seed": seed, "label": label, "given": dict(given or {})}
+    facts |= {"prompt": prompt, "settings": anew}
+    path, files = keep_items(run, folder, MARK, items, classes, run.modality.draw(items), facts)
     return Drawn(path, files, seconds)
+
+
+def keep_items(
+    run: Run,
+    folder: Path,
+    mark: str,
+    items: Tensor,
+    classes: Sequence[str] | None,
+    picture: tuple[str, bytes],
+    facts: Mapping[str, Any],
+) -> tuple[Path, list[Path]]:
+    """Write items, each of a class if there are any, and facts, in place of what was written there before.
+
+    Returns:
+        The paths of the picture and of the items.
+    """
+    remove_former(folder, mark)
+    files = run.modality.write(items, classes, folder)
+    path = write_picture(folder / "all", *picture)
+    names = [str(one.relative_to(folder)) for one in (path, *files)]
+    told = {"run": str(run.folder), "family": run.family, **facts, "files": names}
+    write_atomically(folder / mark, to_json(told).encode())
+    return path, files
+
+
+def remove_former(folder: Path, mark: str) -> None:
+    """Remove the files of a folder that its mark names."""
+    try:
+        names = json_object(folder / mark, MOST_BYTES).get("files")
+    except ValueError:
+        return
+    home = folder.resolve()
+    for path in (home / str(name) for name in (names if isinstance(names, list) else ())):
+        if path.resolve().is_relative_to(home) and path.is_file():
+            path.unlink()
 
 
 def check_folder(folder: Path, mark: str) -> Path:
@@ -140,8 +181,9 @@ def write_picture(stem: Path, media: str, picture: bytes) -> Path:
 
 
 def _short(text: str) -> str:
-    """Return a text that is short enough for a folder's name, and like no other."""
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}-{key(text):x}"
+    """Return a text that can be in a folder's name, and like no other."""
+    plain = UNFIT.sub("-", text)
+    return text if plain == text and len(text) <= LONGEST else f"{plain[:LONGEST]}-{key(text):x}"
 
 
 def _name(seed: int, n: int, label: str | int | None, more: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ from genloom.core.card import Card, Family, symbol_sequence, takes
 from genloom.core.errors import (
     ConfigError,
     DataError,
-    Diverged,
     GenloomError,
     Interrupted,
     RunError,
@@ -83,7 +82,7 @@ def fit(
     Raises:
         ConfigError, DataError: something asked for does not exist or does not fit.
         Interrupted: a signal came; the same call goes on where it stopped.
-        Diverged: the training became NaN; ``run.json`` says so.
+        GenloomError: the training failed, for one because it became NaN; ``run.json`` says so.
     """
     family = registry.load(config.family)
     opened = dataset is None
@@ -107,18 +106,19 @@ def complete(run: Run, work: Callable[[], Tensors]) -> None:
     """Do the work of a run, and keep the weights that come of it or how it ended.
 
     Raises:
-        Interrupted, Diverged: as the work does; ``run.json`` says so.
+        GenloomError: as the work does; ``run.json`` says so.
+        RunError: the run is being trained by another process.
     """
-    run.update(state="running", why="")
-    try:
-        with run.locked():
+    with run.locked():
+        run.update(state="running", why="")
+        try:
             _finish(run, run.card, work())
-    except (Interrupted, KeyboardInterrupt):
-        run.update(state="interrupted")
-        raise
-    except Diverged as error:
-        run.update(state="failed", why=str(error))
-        raise
+        except (Interrupted, KeyboardInterrupt):
+            run.update(state="interrupted")
+            raise
+        except GenloomError as error:
+            run.update(state="failed", why=str(error))
+            raise
 
 
 def _damage(run: Run) -> str:

@@ -158,7 +158,7 @@ class Run:
             )
         changed = {**self.facts["config"], **settings}
         try:
-            config(**changed)
+            config.model_validate(changed, context={"asked": set(settings)})
         except ValidationError as error:
             raise ConfigError(f"{self.family}: {complaint(error.errors())}") from error
         return replace(self, facts={**self.facts, "config": changed, "set_anew": dict(settings)})

@@ -14,6 +14,7 @@ from genloom.core.errors import ConfigError, Unsupported
 from genloom.core.events import Value, rows
 from genloom.core.objective import Stage
 from genloom.core.randomness import SampleNoise, key
+from genloom.core.watching import shown_by
 from genloom.modalities.base import Dataset
 from genloom.nn.compiling import need_compiler
 from genloom.nn.gaussian_vae import active_units
@@ -177,7 +178,7 @@ def _watched_run(
     log = MetricLog(folder, stage.name, state.step, job.config.tensorboard)
     shown = watcher(job.run.family) if job.progress and ranks.rank() == 0 else nullcontext(silent)
     try:
-        with shown as watch:
+        with shown_by(None), shown as watch:
             watched = replace(hooks, watch=watch)
             loop.run(state, rhythm, plan, folder / "checkpoints" / stage.name, log, watched, job.stop)
     finally:

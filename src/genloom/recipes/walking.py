@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from genloom.core.capabilities import Latent, need
 from genloom.core.errors import ConfigError
-from genloom.core.serial import to_csv, to_json
+from genloom.core.serial import to_csv
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.drawing import animation
-from genloom.recipes.drawing import check_folder, write_picture
+from genloom.recipes.drawing import check_folder, keep_items
 from genloom.recipes.evaluating import check_form, data_of, reconstructed, seen
 from genloom.recipes.runs import Run
 from genloom.tasks import latents
@@ -239,11 +239,8 @@ def keep_walk(
     beside: Sequence[Path],
 ) -> Walk:
     """Write items, their picture and the facts about them."""
-    files = run.modality.write(items, None, folder)
-    path = write_picture(folder / "all", *picture)
-    told = {"run": str(run.folder), "family": run.family, **facts}
-    write_atomically(folder / MARK, to_json(told).encode())
-    return Walk(path, [*files, *beside], told)
+    path, files = keep_items(run, folder, MARK, items, None, picture, facts)
+    return Walk(path, [*files, *beside], {"run": str(run.folder), "family": run.family, **facts})
 
 
 def named(labels: Tensor | None, classes: Sequence[str]) -> list[str] | None:

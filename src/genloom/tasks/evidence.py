@@ -7,6 +7,7 @@ from genloom.core.capabilities import LatentVariable, need
 from genloom.core.events import tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.randomness import SampleNoise
+from genloom.core.watching import counted
 from genloom.math.ais import anneal_codes, ladder, log_mean_exp
 
 
@@ -44,7 +45,7 @@ def annealed_log_prob(
     coded = need(model, LatentVariable, "annealed_log_prob")
     model.eval()
     parts = []
-    for start in range(0, len(x), batch):
+    for start in counted("annealing", range(0, len(x), batch)):
         index = torch.arange(start, min(start + batch, len(x))).repeat_interleave(chains)
         items, label = tensor(x)[index], None if cond is None else cond[index]
         noise = SampleNoise(seed, torch.arange(start * chains, start * chains + len(index)))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from genloom.core.capabilities import Sampler, Steerable, need
 from genloom.core.events import Event, Leaf, Value, stack, take
 from genloom.core.randomness import Noise, SampleNoise
+from genloom.core.watching import counted
 
 MICRO_BATCH = 64
 """Rows computed together; fixed and recorded, since a matrix product's last bits depend on it."""
@@ -90,7 +91,7 @@ def in_passes(
             conditions.
     """
     parts = []
-    for start in range(0, n, size):
+    for start in counted("drawing", range(0, n, size)):
         index = torch.arange(start, start + size)
         rows = index.clamp_max(n - 1)
         drawn = draw(rows, SampleNoise(seed, index), None if cond is None else take(cond, rows))

@@ -7,6 +7,7 @@ from genloom.core.capabilities import Likelihood, need
 from genloom.core.events import Value, rows, take
 from genloom.core.likelihood import LogProb
 from genloom.core.randomness import SampleNoise
+from genloom.core.watching import counted
 
 
 @torch.no_grad()
@@ -29,7 +30,7 @@ def log_prob(
     scorer = need(model, Likelihood, "log_prob")
     model.eval()
     parts = []
-    for start in range(0, rows(x), batch):
+    for start in counted("scoring", range(0, rows(x), batch)):
         piece = take(x, slice(start, start + batch))
         index = torch.arange(start, start + rows(piece))
         label = None if cond is None else take(cond, slice(start, start + batch))
@@ -57,7 +58,7 @@ def marginal_log_prob(
     """
     n = rows(x)
     joint = []
-    for label, weight in enumerate(prior.tolist()):
+    for label, weight in enumerate(counted("scoring", prior.tolist())):
         part = log_prob(model, x, torch.full((n,), label), seed=seed, batch=batch)
         joint.append(part.value + torch.tensor(weight).double().log())
     return LogProb(torch.stack(joint).logsumexp(0), part.kind)

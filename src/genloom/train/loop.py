@@ -12,10 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genloom.core.errors import ConfigError, Diverged, Interrupted
 from genloom.core.objective import Stage
+from genloom.core.watching import Watcher
 from genloom.train import checkpoint, ranks
 from genloom.train.config import TrainConfig
 from genloom.train.log import MetricLog
-from genloom.train.progress import Watcher, silent
+from genloom.train.progress import silent
 from genloom.train.signals import Stop
 from genloom.train.state import State
 from genloom.train.step import Rhythm, train_step

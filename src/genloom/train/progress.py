@@ -3,16 +3,9 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-
-class Watcher(Protocol):
-    """Is told after every step."""
-
-    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None: ...
 
 
 def silent(step: int, total: int, figures: Mapping[str, float]) -> None:
