@@ -1,9 +1,9 @@
-"""diffusion.ddpm beside the package diffusers: a U-Net of 1.6 M parameters for MNIST, 28x28, ten classes.
+"""diffusion.ddpm beside the package diffusers: U-Nets of 1.6 to 1.8 M parameters for MNIST, 28x28.
 
-Both learn v along the cosine path from the same data, times and noise, by the same Adam; the peer is its
-UNet2DModel, and only the network differs. A step is forward, backward and optimiser on 128 images. Drawing
-is 64 images in 20 calls, the peer's by its DPM-Solver++ scheduler as its pipeline does it. Each side runs at
-its best of float32, bfloat16, layout and compilation.
+Both are told ten classes and learn v along the cosine path from the same data, times and noise, by the same
+Adam; the peer is its UNet2DModel, and only the network differs. A step is forward, backward and optimiser on
+128 images. Drawing is 64 images in 20 calls, the peer's by its DPM-Solver++ scheduler as its pipeline does
+it. Each side runs at its best of float32, bfloat16, layout and compilation.
 
 With --steps both train for as many steps by three seeds, the peer at the best of three rates, and the mean
 loss on 2,048 test images is told.

@@ -51,6 +51,22 @@ def test_reconstructions_have_the_errors_they_say(cli: Cli) -> None:
     assert [float(row[0]) for row in rows_of("r/errors.csv")[1:]] == pytest.approx(errors.tolist())
     assert told["mean_squared_error"] == pytest.approx(float(errors.mean()))
     assert len(list(Path("r/originals").iterdir())) == 5
+    assert cli("reconstruct", "run", "-n", 2, "--out", "r").code == 0
+    assert [len(list(Path(folder).glob("0*"))) for folder in ("r", "r/originals")] == [2, 2]
+    marked = json.loads(Path("r/walk.json").read_text())
+    Path("kept.png").write_bytes(b"not ours")
+    marked["files"] += ["../kept.png", "gone.png", "a\0b", "originals", "0" * 300]
+    Path("r/walk.json").write_text(json.dumps(marked))
+    assert cli("interpolate", "run", "--pairs", 1, "--steps", 3, "--out", "r").code == 0
+    assert sorted(p.name for p in Path("r").rglob("*") if p.is_file()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "all.png",
+        "moving.png",
+        "walk.json",
+    ]
+    assert Path("kept.png").read_bytes() == b"not ours"
 
 
 def test_a_flow_gives_back_what_it_took(cli: Cli) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,20 @@ def test_parts_are_counted_and_work_within_them_is_not() -> None:
         assert list(counted("next", [1, 2])) == [1, 2]
     assert list(counted("unseen", [1, 2])) == [1, 2]
     assert tape.told == [("outer", 1, 2), ("outer", 2, 2), ("next", 1, 2), ("next", 2, 2)]
+
+
+def broken_off() -> None:
+    for part in counted("broken", [1, 2]):
+        raise KeyError(part)
+
+
+def test_work_that_is_broken_off_is_shown_no_more() -> None:
+    tape = Tape()
+    with shown_by(tape):
+        with pytest.raises(KeyError):
+            broken_off()
+        assert list(counted("next", [1, 2])) == [1, 2]
+    assert tape.told == [("next", 1, 2), ("next", 2, 2)]
 
 
 class Zeros(nn.Module, Sampler):

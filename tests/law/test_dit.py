@@ -2,10 +2,27 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from genloom.core.events import Bounded, Leaf
 from genloom.core.randomness import generator
+from genloom.families import diffusion_ddpm
 from genloom.nn.dit import DiT, grid_angles
+
+
+def test_squares_are_those_of_the_network() -> None:
+    """Images that are not small are seen pixel by pixel by the U-Net, and by squares of two by the other."""
+    digit, photo = (Leaf((1, side, side), Bounded(-1, 1, 256)) for side in (28, 64))
+    small = Leaf((1, 8, 8), Bounded(-1, 1, 17))
+    found = [diffusion_ddpm.Config.preset(event) for event in (small, digit, photo)]
+    assert [one.patch for one in found] == [1, 1, 2]
+    assert [one.dit_patch for one in found] == [1, 2, 2]
+    assert [len(one.widths) for one in found] == [2, 3, 3]
+    for network, idle in (("dit", "patch"), ("unet", "dit_patch")):
+        given = {"network": network, idle: 4}
+        with pytest.raises(ValidationError, match=f"nothing goes by {idle} of the network {network}"):
+            diffusion_ddpm.Config.model_validate(given, context={"asked": set(given)})
 
 
 def awake(patch: int = 2) -> DiT:

@@ -113,10 +113,10 @@ def test_models_are_told_by_an_encoder(encoder: Path, tmp_path: Path) -> None:
     (copy / "README.md").write_text("a file that says nothing of texts")
     assert torch.equal(genloom.load(tmp_path / "run", **settings).sample(2, prompt="a handwritten two"), two)
     assert on.run.config.model_dump()["text_encoder"] == str(encoder)
-    with pytest.raises(DataError, match="is not the text encoder of this run"):
+    with pytest.raises(DataError, match="is not what read the texts of this run"):
         genloom.load(tmp_path / "run", text_encoder=str(other))
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    with pytest.raises(DataError, match="is not the text encoder of this run"):
+    with pytest.raises(DataError, match="is not what read the texts of this run"):
         made.run.load()
     shutil.rmtree(copy)
     with pytest.raises(DataError, match="it reads the texts of this run"):
@@ -156,6 +156,15 @@ def test_other_encoders_are_refused(encoder: Path, tmp_path: Path) -> None:
         told(other, tmp_path / "run")
     with pytest.raises(ConfigError, match=r"fit with --data\.captions"):
         genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "run", model={"text_encoder": str(encoder)})
+    genloom.fit("diffusion.ddpm", "digits", out=tmp_path / "run", model=SMALL, train={"steps": 1})
+    with pytest.raises(ConfigError, match="text_encoder would change text_encoder_sha256"):
+        genloom.load(tmp_path / "run", text_encoder=str(encoder))
+
+
+def test_an_encoder_cannot_be_left_out_afterwards(encoder: Path, tmp_path: Path) -> None:
+    told(encoder, tmp_path / "run")
+    with pytest.raises(ConfigError, match="text_encoder would change text_encoder_sha256"):
+        genloom.load(tmp_path / "run", text_encoder=None)
 
 
 def test_pickles_are_not_read(encoder: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with shown_by(_bar):
+        with shown_by(None if "--json" in tokens else _bar):
             app()(with_config(tokens))
     except (Interrupted, KeyboardInterrupt) as error:
         _fail(str(error) or "interrupted", 130)

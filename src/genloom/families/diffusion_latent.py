@@ -30,7 +30,7 @@ from genloom.nn.ladder import padded
 from genloom.nn.likelihoods import DiscretisedLogistic, Output, OutputName, output_for
 from genloom.nn.lora import adapt
 from genloom.nn.networks import Networks
-from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts
+from genloom.nn.pipelines import facts_of, holds_pipeline, load_parts, pipeline_digest
 from genloom.nn.prompts import prompts_for
 from genloom.nn.vae import Emit
 
@@ -65,8 +65,8 @@ class Config(Settings):
         size = max(image_leaf(event).extents[1:])
         if size <= 16:
             small: dict[str, Any] = {"widths": (32, 64), "channels": 32, "lr": 4e-3, "batch_size": 64}
-            return cls(variance="forward", bound_terms=16, **small)
-        return cls(variance="forward", halvings=1 if size <= 32 else 2)
+            return cls(variance="forward", bound_terms=16, dit_patch=1, **small)
+        return cls(variance="forward", dit_patch=1, halvings=1 if size <= 32 else 2)
 
     @model_validator(mode="after")
     def _pipelines_are_starts(self) -> Self:
@@ -82,7 +82,7 @@ class Config(Settings):
             return super().settings_of_start(folder)
         facts = asdict(facts_of(folder))
         del facts["side"]
-        return {"pipeline": True, "start_sha256": facts.pop("sha256"), **facts}
+        return {"pipeline": True, "start_sha256": pipeline_digest(folder), **facts}
 
     @classmethod
     def idle(cls, found: Mapping[str, Any]) -> Collection[str]:
@@ -120,7 +120,8 @@ class Config(Settings):
             raise ConfigError("a pipeline is given texts: add --data.captions")
         folder = Path(self.start)
         try:
-            now = facts_of(folder).sha256
+            facts_of(folder)
+            now = pipeline_digest(folder)
         except ValueError as error:
             raise DataError(f"{error}; this run began with it") from error
         if now != self.start_sha256:

@@ -292,7 +292,8 @@ class Settings(Basics):
             raise ValueError("lora_rank is for a model that has a start")
         for name in sorted(PART_OF.keys() & asked_in(info)):
             of, ways = PART_OF[name]
-            if getattr(self, of) not in ways:
+            default = type(self).model_fields[name].default
+            if getattr(self, of) not in ways and getattr(self, name) != default:
                 raise ValueError(f"{name} is for {of} {' or '.join(ways)}: set that too, or leave it out")
         return self
 

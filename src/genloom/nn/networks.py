@@ -30,8 +30,10 @@ def found_encoder(given: Any) -> Any:
     Raises:
         ValueError: it is none that is known here.
     """
-    if not isinstance(given, dict) or not isinstance(given.get("text_encoder"), str):
+    if not isinstance(given, dict):
         return given
+    if not isinstance(given.get("text_encoder"), str):
+        return {**given, "text_encoder_sha256": None}
     folder = Path(os.path.expanduser(given["text_encoder"])).resolve()
     sha256 = given.get("text_encoder_sha256") or digest_of(folder)
     return {**given, "text_encoder": str(folder), "text_encoder_sha256": sha256}
@@ -42,7 +44,7 @@ def unet_for(event: Leaf) -> dict[str, Any]:
     side = max(event.extents[-2:])
     if side <= 16:
         return {"widths": (32, 64), "depths": (1, 2), "patch": 1}
-    return {"widths": (32, 64, 128), "depths": (1, 1, 2), "patch": 1 if side <= 32 else 2}
+    return {"widths": (32, 64, 128), "depths": (2, 1, 2), "patch": 1 if side <= 32 else 2}
 
 
 class Networks(card.Config):
@@ -74,6 +76,13 @@ class Networks(card.Config):
         if isinstance(given, dict) and given.get("text_encoder") and "text_layers" in asked_in(info):
             raise ValueError("nothing goes by text_layers where there is a text_encoder: leave it out")
         return given
+
+    @model_validator(mode="after")
+    def _squares_are_those_of_the_network(self, info: ValidationInfo) -> Self:
+        idle, other = ("patch", "dit_patch") if self.network == "dit" else ("dit_patch", "patch")
+        if idle in asked_in(info) and getattr(self, idle) != type(self).model_fields[idle].default:
+            raise ValueError(f"nothing goes by {idle} of the network {self.network}: it has {other}")
+        return self
 
     @model_validator(mode="after")
     def _levels_and_heads_fit(self) -> Self:

@@ -53,7 +53,6 @@ class Facts:
     side: int
     halvings: int
     latent_channels: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,15 @@ def facts_of(folder: Path) -> Facts:
         raise ValueError(
             f"{folder} has a schedule, prediction or input that is not known here: {beta}, {said}"
         )
-    return Facts(PATHS_OF[beta], PREDICTIONS[said], side, halvings, channels, _digest(folder))
+    return Facts(PATHS_OF[beta], PREDICTIONS[said], side, halvings, channels)
 
 
-def _digest(folder: Path) -> str:
-    """Return a hash of the files of a pipeline that are read."""
+def pipeline_digest(folder: Path) -> str:
+    """Return a hash of the files of a pipeline that are read.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
     files = (path for part in (*CLASSES, "scheduler") for path in files_read(folder / part))
     return fingerprint_of(folder, files)
 

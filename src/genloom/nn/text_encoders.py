@@ -151,7 +151,7 @@ def load_encoder(folder: Path, sha256: str) -> Encoder:
         raise DataError(f"{error}; it reads the texts of this run") from error
     if now != sha256:
         raise DataError(
-            f"{folder} is not the text encoder of this run, or has changed since it began: name that"
+            f"{folder} is not what read the texts of this run, or has changed: name that by text_encoder"
         )
     kind = getattr(transformers, CLASSES[json_object(folder / "config.json", MOST_BYTES)["model_type"]])
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,8 @@ def write_samples(
     classes = None if labels is None else [run.classes[i] for i in labels]
     facts = {"n": n, "seed": seed, "label": label, "given": dict(given or {})}
     facts |= {"prompt": prompt, "settings": anew}
-    path, files = keep_items(run, folder, MARK, items, classes, run.modality.draw(items), facts)
+    remove_former(folder, MARK)
+    path, files, _ = keep_items(run, folder, MARK, items, classes, run.modality.draw(items), facts)
     return Drawn(path, files, seconds)
 
 
@@ -134,31 +136,35 @@ def keep_items(
     classes: Sequence[str] | None,
     picture: tuple[str, bytes],
     facts: Mapping[str, Any],
-) -> tuple[Path, list[Path]]:
-    """Write items, each of a class if there are any, and facts, in place of what was written there before.
+    beside: Sequence[Path] = (),
+) -> tuple[Path, list[Path], dict[str, Any]]:
+    """Write items, each of a class if there are any, their picture and the facts.
+
+    Args:
+        beside: files of the folder that are written already.
 
     Returns:
-        The paths of the picture and of the items.
+        The path of the picture, those of all other files, and the facts with those of the run.
     """
-    remove_former(folder, mark)
-    files = run.modality.write(items, classes, folder)
+    files = [*run.modality.write(items, classes, folder), *beside]
     path = write_picture(folder / "all", *picture)
+    told = {"run": str(run.folder), "family": run.family, **facts}
     names = [str(one.relative_to(folder)) for one in (path, *files)]
-    told = {"run": str(run.folder), "family": run.family, **facts, "files": names}
-    write_atomically(folder / mark, to_json(told).encode())
-    return path, files
+    write_atomically(folder / mark, to_json({**told, "files": names}).encode())
+    return path, files, told
 
 
 def remove_former(folder: Path, mark: str) -> None:
-    """Remove the files of a folder that its mark names."""
+    """Remove the files of a folder that its mark names, as far as they can be."""
     try:
         names = json_object(folder / mark, MOST_BYTES).get("files")
     except ValueError:
         return
     home = folder.resolve()
-    for path in (home / str(name) for name in (names if isinstance(names, list) else ())):
-        if path.resolve().is_relative_to(home) and path.is_file():
-            path.unlink()
+    for name in names if isinstance(names, list) else ():
+        with suppress(OSError, ValueError):
+            if (home / str(name)).resolve().is_relative_to(home):
+                (home / str(name)).unlink()
 
 
 def check_folder(folder: Path, mark: str) -> Path:

@@ -19,7 +19,7 @@ from genloom.metrics import wilson
 from genloom.metrics.fidelity import psnr
 from genloom.modalities.base import Split
 from genloom.modalities.images import Images
-from genloom.recipes.drawing import check_folder, prompted
+from genloom.recipes.drawing import check_folder, prompted, remove_former
 from genloom.recipes.evaluating import data_of, seen
 from genloom.recipes.features import features_for
 from genloom.recipes.runs import Run, labels_for
@@ -299,6 +299,7 @@ def _kept(
     told = {**about, **facts, **({"settings": anew} if anew else {})}
     if wanted.measure:
         told |= _measured(run, before, drawn, split)
+    remove_former(folder, MARK)
     return keep_walk(run, folder, drawn, picture, told, [])
 
 

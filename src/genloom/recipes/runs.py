@@ -158,9 +158,12 @@ class Run:
             )
         changed = {**self.facts["config"], **settings}
         try:
-            config.model_validate(changed, context={"asked": set(settings)})
+            made = config.model_validate(changed, context={"asked": set(settings)})
         except ValidationError as error:
             raise ConfigError(f"{self.family}: {complaint(error.errors())}") from error
+        held, learnt = self.config, set(config.model_fields) - set(config.free())
+        if other := [name for name in sorted(learnt) if getattr(made, name) != getattr(held, name)]:
+            raise ConfigError(f"{', '.join(settings)} would change {other[0]}, which this run learnt with")
         return replace(self, facts={**self.facts, "config": changed, "set_anew": dict(settings)})
 
     def build(self) -> nn.Module:
@@ -304,7 +307,7 @@ def pipeline_run(folder: Path) -> Run:
         sample_batch=sampling.rows_together(view.event),
     )
     return Run(
-        Path("runs") / f"{folder.resolve().name}-{found.sha256[:8]}",
+        Path("runs") / f"{folder.resolve().name}-{config.model_dump()['start_sha256'][:8]}",
         {**facts.model_dump(), "untrained": True},
     )
 

@@ -62,6 +62,7 @@ class Job:
         return TrainConfig(**self.run.facts["train"])
 
 
+@shown_by(None)
 def train(job: Job) -> Tensors:
     """Run every stage on the weights that the one before left; return the last one's.
 
@@ -178,7 +179,7 @@ def _watched_run(
     log = MetricLog(folder, stage.name, state.step, job.config.tensorboard)
     shown = watcher(job.run.family) if job.progress and ranks.rank() == 0 else nullcontext(silent)
     try:
-        with shown_by(None), shown as watch:
+        with shown as watch:
             watched = replace(hooks, watch=watch)
             loop.run(state, rhythm, plan, folder / "checkpoints" / stage.name, log, watched, job.stop)
     finally:

@@ -16,7 +16,7 @@ from genloom.core.serial import to_csv
 from genloom.modalities.base import Split
 from genloom.modalities.datasets import DataOptions, open_data
 from genloom.modalities.drawing import animation
-from genloom.recipes.drawing import check_folder, keep_items
+from genloom.recipes.drawing import check_folder, keep_items, remove_former
 from genloom.recipes.evaluating import check_form, data_of, reconstructed, seen
 from genloom.recipes.runs import Run
 from genloom.tasks import latents
@@ -117,6 +117,7 @@ def write_reconstructions(run: Run, source: str | None, n: int, out: Path | None
     split, classes = items_of(run, source)
     split = split.some(n)
     items, errors = reconstructed(model, run, split)
+    remove_former(folder, MARK)
     originals = run.modality.write(split.items, None, folder / "originals")
     write_atomically(
         folder / "errors.csv", to_csv(["error"], errors[:, None].tolist(), named(split.labels, classes))
@@ -222,6 +223,7 @@ def _decoded(
     items = run.view.decode(latents.decode(model, ways.flatten(0, 1)))
     backdrop = split.items if items.is_floating_point() else None
     picture = run.modality.draw(items, columns=ways.shape[1], reference=backdrop)
+    remove_former(folder, MARK)
     moving = [folder / "moving.png"] if picture[0] == "image/png" else []
     for path in moving:
         frames = items.unflatten(0, ways.shape[:2]).unbind(1)
@@ -239,8 +241,7 @@ def keep_walk(
     beside: Sequence[Path],
 ) -> Walk:
     """Write items, their picture and the facts about them."""
-    path, files = keep_items(run, folder, MARK, items, None, picture, facts)
-    return Walk(path, [*files, *beside], {"run": str(run.folder), "family": run.family, **facts})
+    return Walk(*keep_items(run, folder, MARK, items, None, picture, facts, beside))
 
 
 def named(labels: Tensor | None, classes: Sequence[str]) -> list[str] | None:

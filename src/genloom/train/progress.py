@@ -54,11 +54,11 @@ class Lines:
     def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
         now = time.monotonic()
         if self._first is None:
-            self._first, self._start = step - 1, now
-        if self._first == step - 1 or now - self._last < self._interval:
+            self._first, self._start = step, now
+        if self._first == step or now - self._last < self._interval:
             return
         self._last = now
-        left = (now - self._start) / max(step - self._first, 1) * (total - step)
+        left = (now - self._start) / (step - self._first) * (total - step)
         print(
             f"{self._title}  step {step:,}/{total:,}  {left:.0f} s left  {brief(figures)}",
             file=sys.stderr,
