@@ -19,9 +19,9 @@ def test_squares_are_those_of_the_network() -> None:
     assert [one.patch for one in found] == [1, 1, 2]
     assert [one.dit_patch for one in found] == [1, 2, 2]
     assert [len(one.widths) for one in found] == [2, 3, 3]
-    for network, idle in (("dit", "patch"), ("unet", "dit_patch")):
+    for network, idle, other in (("dit", "patch", "unet"), ("unet", "dit_patch", "dit")):
         given = {"network": network, idle: 4}
-        with pytest.raises(ValidationError, match=f"nothing goes by {idle} of the network {network}"):
+        with pytest.raises(ValidationError, match=f"{idle} is for network {other}: set that too"):
             diffusion_ddpm.Config.model_validate(given, context={"asked": set(given)})
 
 

@@ -53,6 +53,12 @@ def json_object(path: Path, most_bytes: int) -> dict[str, Any]:
     return found
 
 
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def fingerprint_of(folder: Path, paths: Iterable[Path]) -> str:
     """Return a hash of the names of files in a folder and of what they hold.
 
@@ -62,8 +68,7 @@ def fingerprint_of(folder: Path, paths: Iterable[Path]) -> str:
     state = hashlib.sha256()
     for path in sorted(paths):
         try:
-            with path.open("rb") as file:
-                held = hashlib.file_digest(file, "sha256").hexdigest()
+            held = digest(path)
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from error
         state.update(f"{path.relative_to(folder)} {held}\n".encode())

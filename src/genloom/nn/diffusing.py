@@ -21,7 +21,7 @@ from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
 from genloom.nn.lora import adapt, learnt
-from genloom.nn.networks import Networks, asked_in, found_encoder, unet_for
+from genloom.nn.networks import Networks, Parts, asked_in, found_encoder, unet_for
 from genloom.nn.prompts import prompts_for
 from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
 from genloom.nn.unet import TimeLabelEmbedding
@@ -57,16 +57,6 @@ ADOPTED = ("path", "prediction", "data_std", *Networks.model_fields)
 
 LATENT = ("latent_channels", "pipeline")
 """Settings that tell models of codes from others."""
-
-
-PART_OF = {
-    "eta": ("sampler", ("ddim",)),
-    "churn": ("sampler", ("churn",)),
-    "revisits": ("restoring", ("repaint",)),
-    "iterations": ("restoring", ("posterior", "particles")),
-    "particles": ("restoring", ("particles",)),
-}
-"""Settings that count for some values of another only."""
 
 
 class Basics(Networks):
@@ -234,6 +224,15 @@ class Basics(Networks):
 class Settings(Basics):
     """Settings of a diffusion model: besides the basics, how it draws and scores."""
 
+    parts: ClassVar[Parts] = {
+        **Networks.parts,
+        "eta": ("sampler", ("ddim",)),
+        "churn": ("sampler", ("churn",)),
+        "revisits": ("restoring", ("repaint",)),
+        "iterations": ("restoring", ("posterior", "particles")),
+        "particles": ("restoring", ("particles",)),
+    }
+
     sampler: Sampler = "dpm_solver_2m"
     eta: card.Free[float] = Field(0.0, ge=0, le=1, description="noise of ddim: 0 none, 1 as much as ddpm")
     churn: card.Free[float] = Field(
@@ -283,18 +282,13 @@ class Settings(Basics):
         return super().suited(event, vectors, {"bound_terms": 16, **small})
 
     @model_validator(mode="after")
-    def _sensible(self, info: ValidationInfo) -> Self:
+    def _sensible(self) -> Self:
         if self.prediction == "x0" and self.likelihood == "ode":
             raise ValueError("next to the data x0 says nothing of the noise: predict v for densities by ode")
         if self.guidance_interval[0] >= self.guidance_interval[1]:
             raise ValueError("guidance_interval must rise from one ratio of noise to data to another")
         if self.lora_rank and self.start is None:
             raise ValueError("lora_rank is for a model that has a start")
-        for name in sorted(PART_OF.keys() & asked_in(info)):
-            of, ways = PART_OF[name]
-            default = type(self).model_fields[name].default
-            if getattr(self, of) not in ways and getattr(self, name) != default:
-                raise ValueError(f"{name} is for {of} {' or '.join(ways)}: set that too, or leave it out")
         return self
 
     def build(self, event: Event, cond: Event | None) -> nn.Module:

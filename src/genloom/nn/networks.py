@@ -1,9 +1,9 @@
 """Settings of the networks that diffusion models are made of.  E embedding."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, model_validator
 from torch import nn
@@ -16,6 +16,9 @@ from genloom.nn.prompts import ByteReader, Prompts, TimeTextEmbedding, text_leaf
 from genloom.nn.residual import ResidualMLP
 from genloom.nn.text_encoders import StateReader, digest_of, load_encoder
 from genloom.nn.unet import TimeLabelEmbedding, UNet
+
+Parts = Mapping[str, tuple[str, Sequence[str]]]
+"""Settings, each with another and the values of that for which it counts."""
 
 
 def asked_in(info: ValidationInfo) -> Collection[str]:
@@ -48,7 +51,12 @@ def unet_for(event: Leaf) -> dict[str, Any]:
 
 
 class Networks(card.Config):
-    """Settings of a network of images or vectors, and of what it is told besides."""
+    """Settings of a network of images or vectors, and of what it is told besides.
+
+    ``parts`` are settings that count for some values of another only.
+    """
+
+    parts: ClassVar[Parts] = {"patch": ("network", ("unet",)), "dit_patch": ("network", ("dit",))}
 
     network: Literal["unet", "dit"] = Field(
         "unet", description="of images: convolutions, or a transformer of patches"
@@ -78,10 +86,12 @@ class Networks(card.Config):
         return given
 
     @model_validator(mode="after")
-    def _squares_are_those_of_the_network(self, info: ValidationInfo) -> Self:
-        idle, other = ("patch", "dit_patch") if self.network == "dit" else ("dit_patch", "patch")
-        if idle in asked_in(info) and getattr(self, idle) != type(self).model_fields[idle].default:
-            raise ValueError(f"nothing goes by {idle} of the network {self.network}: it has {other}")
+    def _asks_for_nothing_idle(self, info: ValidationInfo) -> Self:
+        for name in sorted(self.parts.keys() & asked_in(info)):
+            of, ways = self.parts[name]
+            default = type(self).model_fields[name].default
+            if getattr(self, of) not in ways and getattr(self, name) != default:
+                raise ValueError(f"{name} is for {of} {' or '.join(ways)}: set that too, or leave it out")
         return self
 
     @model_validator(mode="after")

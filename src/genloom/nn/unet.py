@@ -218,10 +218,7 @@ class UNet(nn.Module):
 
 
 def hush(layer: nn.Module) -> None:
-    """Make weights and biases smaller, so that a branch that ends in this layer starts low.
-
-    Diffusion of MNIST learns faster from that than from silence or from the weights as they were.
-    """
+    """Make weights and biases smaller, so that a branch that ends in this layer starts low."""
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.mul_(HUSHED)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from genloom.core.capabilities import Likelihood
 from genloom.core.errors import ConfigError, RunError
+from genloom.core.serial import digest
 from genloom.recipes.evaluating import data_of, score
 from genloom.recipes.fitting import check_free, make_folder
 from genloom.recipes.runs import Run
-from genloom.train.checkpoint import digest
 from genloom.train.snapshots import FOLDER, mixed
 
 GRID = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.3)

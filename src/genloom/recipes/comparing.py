@@ -16,7 +16,7 @@ from genloom.core import registry
 from genloom.core.capabilities import Sampler
 from genloom.core.card import Card
 from genloom.core.errors import ConfigError, DataError, Diverged, Interrupted, RunError, Unsupported
-from genloom.core.serial import to_json
+from genloom.core.serial import digest, to_json
 from genloom.metrics import Figure
 from genloom.modalities.base import Dataset
 from genloom.modalities.datasets import DataOptions, open_data
@@ -39,7 +39,7 @@ from genloom.recipes.tables import COLUMNS, RANK_BY, merge_seeds, rank_rows, rem
 from genloom.report.html import render
 from genloom.report.schema import Results
 from genloom.train import ranks
-from genloom.train.checkpoint import digest, write_atomically
+from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.log import read
 from genloom.train.signals import stop_on_signal

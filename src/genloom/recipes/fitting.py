@@ -22,6 +22,7 @@ from genloom.core.errors import (
 )
 from genloom.core.events import Event, describe
 from genloom.core.objective import Stage
+from genloom.core.serial import digest
 from genloom.modalities.base import Dataset, Split, View
 from genloom.modalities.datasets import DataOptions, located, open_data
 from genloom.modalities.prompts import PromptedView
@@ -30,7 +31,7 @@ from genloom.recipes.stages import Job, train
 from genloom.report.card import model_card
 from genloom.tasks import sampling
 from genloom.train import ranks
-from genloom.train.checkpoint import digest, write_atomically
+from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 from genloom.train.signals import stop_on_signal
 from genloom.train.state import Tensors

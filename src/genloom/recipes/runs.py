@@ -20,7 +20,7 @@ from genloom.core.card import Card, Config
 from genloom.core.errors import ConfigError, RunError, complaint, nearest
 from genloom.core.events import Categorical, Event, Leaf, Value
 from genloom.core.randomness import key
-from genloom.core.serial import to_json
+from genloom.core.serial import digest, to_json
 from genloom.modalities.base import Dataset, Modality, Split, View
 from genloom.modalities.datasets import DataOptions, from_json
 from genloom.modalities.images import Images
@@ -28,7 +28,7 @@ from genloom.modalities.prompts import MOST_BYTES
 from genloom.nn.pipelines import facts_of, holds_pipeline
 from genloom.tasks import sampling
 from genloom.train import ranks
-from genloom.train.checkpoint import digest, write_atomically
+from genloom.train.checkpoint import write_atomically
 from genloom.train.config import TrainConfig
 
 try:

@@ -1,7 +1,6 @@
 """Crash-safe checkpoints: temporary folder, fsync, hashed manifest, rename, fsync of the parent."""
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from genloom.core.errors import RunError
-from genloom.core.serial import to_json
+from genloom.core.serial import digest, to_json
 
 KEEP = 2
 FILES = {"tensors.safetensors", "facts.json"}
@@ -100,12 +99,6 @@ def newest(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str]] 
     if warnings:
         raise RunError(f"no good checkpoint is left in {folder}: delete the folder to start again")
     return None
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
