@@ -72,6 +72,18 @@ def test_a_square_in_the_middle_is_drawn_anew_and_measured(cli: Cli) -> None:
     assert not torch.equal(pairs[:, 0][:, middle], pairs[:, 1][:, middle]), "draws differ"
 
 
+@pytest.mark.usefixtures("noised")
+def test_the_most_typical_of_several_draws_is_told(cli: Cli) -> None:
+    options = ("--hide", "centre", "--label", "none", "-n", 4, "--draws", 5, "--measure")
+    told = cli("infill", "noised", *options, *FEW, "--json").json
+    draws = torch.stack([_pixels(path) for path in sorted(Path("noised/infills").glob("0*.png"))])
+    draws = draws.unflatten(0, (4, 5)).flatten(2).double()
+    apart = (draws[:, :, None] - draws[:, None]).square().sum((2, 3))
+    assert told["most_typical"] == apart.argmin(1).tolist()
+    assert set(told["psnr"]) == {"drawn", "typical", "before"}
+    assert told["psnr"]["typical"] >= told["psnr"]["drawn"] - 0.5
+
+
 def _pixels(path: Path) -> torch.Tensor:
     with Image.open(path) as image:
         return torch.frombuffer(bytearray(image.convert("L").tobytes()), dtype=torch.uint8).view(8, 8)

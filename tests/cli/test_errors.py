@@ -101,7 +101,7 @@ CONFIGS = {
     "stepz: 3": "Unknown option: --stepz. Did you mean --steps?",
     "data: {limitt: 3}": "Unknown option: --data.limitt. Did you mean --data.limit?",
     "model: {hiden: 3}": "vae.gaussian has no setting 'hiden'; did you mean hidden?",
-    "model: 3": "--model cannot stand alone",
+    "model: 3": "--model takes a setting and its value",
     "steps: 0": "--steps must be at least 1, not '0'",
     "steps: [2\n a: b": "run.yaml is not valid YAML: line 2",
     "steps: !!python/object/apply:os.getcwd []": "run.yaml is not valid YAML",

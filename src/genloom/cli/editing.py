@@ -51,7 +51,12 @@ class Asked:
 Wishes = Annotated[Asked, Parameter(name="*")]
 NOTHING_ELSE = Asked()
 
-WORDS = {"drawn": "drawn", "before": "without a model", "real": "as they were"}
+WORDS = {
+    "drawn": "drawn",
+    "typical": "the most typical draw of each",
+    "before": "without a model",
+    "real": "as they were",
+}
 
 
 def encode_command(

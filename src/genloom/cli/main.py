@@ -121,7 +121,7 @@ def _explained(error: GenloomError | CycloptsError) -> str:
     """Return an error's text; of a refused setting, the flag and what is wrong with it."""
     argument, details = getattr(error, "argument", None), getattr(error.__cause__, "errors", None)
     if argument is not None and argument.name == "--model":
-        return f"--model cannot stand alone: {argument.parameter.help}"
+        return f"--model takes a setting and its value: {argument.parameter.help}"
     if argument is None or details is None:
         return str(error)
     return complaint(details(), "--" if argument.name == "*" else f"{argument.name}.")

@@ -22,6 +22,7 @@ from genloom.math.mixtures import beside
 from genloom.math.paths import PATHS
 from genloom.nn.denoising import Diffusion, Scoring
 from genloom.nn.diffusing import Basics, Steps
+from genloom.nn.filling import counted
 from genloom.nn.starts import start_from
 from genloom.nn.walks import GREATEST, LEAST, Drawing
 
@@ -60,6 +61,7 @@ class Config(Basics):
             grid=self.grid,
             clip=self.clip,
             bf16=self.precision == "bf16",
+            fills=self.fills,
         )
         return Model(self.diffusion(event, cond, drawing, Scoring()))
 
@@ -69,7 +71,7 @@ class Config(Basics):
         if self.start is None:
             before = [self.denoising(model.diffusion, 1 - self.tuning_share)]
         else:
-            start_from(model.diffusion, self.start_weights())
+            start_from(model.diffusion, self.fitted(self.start_weights(), model.diffusion))
 
         def disagreement(batch: Batch, noise: Noise, clock: Clock) -> Loss:
             x0, told = self.seen(model.diffusion, batch, noise)
@@ -122,7 +124,8 @@ class Model(nn.Module, Sampler, Infill, Restorer, Redrawer):
             data = beside(nearer, x0) < beside(torch.full_like(nearer, LEAST), x0)
             target = torch.where(data, x0, led(nearer.clamp_min(LEAST)))
         smooth = SMOOTH * model.leaf.dim**0.5
-        distance = ((led(ratio) - target).square().flatten(1).sum(1) + smooth**2).sqrt() - smooth
+        apart = (led(ratio) - target) * counted(x0, told)
+        distance = (apart.square().flatten(1).sum(1) + smooth**2).sqrt() - smooth
         return distance / (gap * model.leaf.dim**0.5).to(x0)
 
     def sample(self, noise: Noise, cond: Value | None = None) -> Value:

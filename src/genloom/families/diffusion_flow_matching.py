@@ -42,6 +42,8 @@ class Config(Settings):
     def _reflow_needs_a_start(self) -> Self:
         if self.reflow and self.start is None:
             raise ValueError("reflow is for a model that has a start: name a run of diffusion.flow_matching")
+        if self.reflow and self.fills:
+            raise ValueError("reflow is of whole items: leave fills out, and start from a model without")
         if self.reflow and (self.coupling != "independent" or self.dequantise):
             raise ValueError("reflow pairs noise and data by itself: leave coupling and dequantise out")
         return self

@@ -74,6 +74,8 @@ class Config(Settings):
             raise ValueError("a pipeline is named by its folder: --model.start FOLDER")
         if self.pipeline and self.text_encoder is not None:
             raise ValueError("a pipeline has an encoder of texts: leave text_encoder out")
+        if self.pipeline and self.fills:
+            raise ValueError("the network of a pipeline cannot be told parts: leave fills out")
         return self
 
     @classmethod

@@ -24,6 +24,7 @@ from genloom.core.capabilities import (
     Sampler,
     Steerable,
 )
+from genloom.core.errors import DataError
 from genloom.core.events import Bounded, Leaf, Value, items, nearest_level, stack, tensor
 from genloom.core.likelihood import Bound, LogProb, given
 from genloom.core.measurements import Measurement
@@ -37,6 +38,7 @@ from genloom.math.particles import twisted
 from genloom.math.paths import PATHS
 from genloom.math.solvers import Grid
 from genloom.nn.courses import Course
+from genloom.nn.filling import counted, prompt_of, shown, with_parts, with_prompt
 from genloom.nn.prompts import Prompts
 from genloom.nn.walks import Drawing, Walk, places
 
@@ -88,6 +90,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         network: maps (B, *S) and an embedding (B, E) to (B, *S).
         embedding: maps angles in [0, 1], in right angles, and labels (B,) to (B, E), or texts to (B, E) and
             words.
+        fills: the network is shown what is known of items as well.
 
     ``guides`` may hold a weaker model to be led away from; it is no part of this one.
     """
@@ -101,11 +104,12 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         course: Course,
         drawing: Drawing,
         scoring: Scoring,
+        fills: bool = False,
     ) -> None:
         super().__init__()
         self.leaf, self.prompts, self.course = leaf, prompts, course
         self.drawing, self.scoring = drawing, scoring
-        self.network, self.embedding = network, embedding
+        self.network, self.embedding, self.fills = network, embedding, fills
         self.guides = tuple[Diffusion, ...]()
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
@@ -115,11 +119,12 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
             self.embedding.compile(*args, **kwargs)
 
     def output(self, x: Tensor, time: Tensor, told: Value) -> Tensor:
-        """Return what the network says of x (B, *S) at times (B,), told a class or a text of each item."""
+        """Return what the network says of x (B, *S) at times (B,), and what it is told."""
         seen, std = self.course.seen(time), self.course.std
-        embedded = self.embedding((seen.angle(std) / (math.pi / 2)).to(x), told)
+        embedded = self.embedding((seen.angle(std) / (math.pi / 2)).to(x), prompt_of(told))
         parts = embedded if isinstance(embedded, tuple) else (embedded,)
-        return self.network(x / beside(seen.deviation(std), x), *parts).to(x.dtype)
+        scaled = x / beside(seen.deviation(std), x)
+        return self.network(shown(scaled, told, 1 / std) if self.fills else scaled, *parts).to(x.dtype)
 
     def guided(self, x: Tensor, time: Tensor, told: Value, scale: float) -> Tensor:
         """Return (1 - g) times what is said if told nothing, or by a weaker model, plus g times what is said.
@@ -132,7 +137,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         if self.guides:
             weaker = self._said_by(self.guides[0], x, time, told)
             return torch.lerp(weaker, self.output(x, time, told), scale)
-        nothing = self.prompts.nothing_like(told)
+        nothing = with_prompt(told, self.prompts.nothing_like(prompt_of(told)))
         if scale == 0:
             return self.output(x, time, nothing)
         twice = x.repeat(2, *(1,) * (x.dim() - 1)), time.repeat(2)
@@ -149,7 +154,10 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         return separate(self.course.seen(time).to(x), x, self.course.told(time).to(x), output)
 
     def denoising_error(self, x0: Tensor, told: Value, noise: Noise) -> Tensor:
-        """Return the weighted mean squared error of the network at one random time for each item, (B,)."""
+        """Return the weighted mean squared error of the network at one random time for each item, (B,).
+
+        Values that it is told do not count.
+        """
         time = self.course.draw(noise)
         eps = noise.normal(*self.leaf.extents).to(x0)
         if self.course.coupling == "optimal":
@@ -160,8 +168,10 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         """Return this error at times (B,) between data and noise that belong together, (B,)."""
         x = self.course.seen(time).to(x0).of(x0, eps)
         target = self.course.told(time).to(x0).of(x0, eps)
-        error = (self.output(x, time, told) - target).square().flatten(1).mean(1)
-        return self.course.weight(time).to(x0) * error
+        counts = counted(x0, told).flatten(1)
+        error = (self.output(x, time, told) - target).square().flatten(1) * counts
+        share = counts.mean(1).clamp_min(1 / self.leaf.dim)
+        return self.course.weight(time).to(x0) * error.mean(1) / share
 
     def denoise(self, x: Tensor, time: Tensor, cond: Value | None = None) -> Tensor:
         """Return the estimate of E[x_0 | x_t = x] at times (B,) of the path; its very ends are left out."""
@@ -207,7 +217,8 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
         times, walk = self.drawing.way(self.course.path)
         start = self.course.seen(times[0]).noise * self._normals(noise)
-        return nearest_level(self._walked(start, times, walk, noise, cond, moved), self.leaf.kind)
+        told = self.prompts.complete(cond, len(start))
+        return nearest_level(self._walked(start, times, walk, noise, told, moved), self.leaf.kind)
 
     @torch.no_grad()
     def restore(
@@ -231,7 +242,7 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
 
         times, walk = drawing.way(self.course.path, agreeing=True)
         start = self.course.seen(times[0]).noise * self._normals(noise)
-        x = self._walked(start, times, walk, noise, cond, agreeing)
+        x = self._walked(start, times, walk, noise, self.prompts.complete(cond, len(start)), agreeing)
         return nearest_level(self._settled(measurement, x, known), self.leaf.kind)
 
     def _by_particles(
@@ -267,16 +278,28 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         return x
 
     def infill(self, x: Value, known: Value, noise: Noise, cond: Value | None = None) -> Value:
-        """Restore items of which some values are known."""
-        x, known = items(x, self.leaf.extents), tensor(known)
-        return x.where(known, tensor(self.restore(masked(known), x.where(known, 0), noise, cond)))
+        """Draw what is not known of items: by a network that is told the rest, or by restoring.
+
+        Raises:
+            DataError: such a network cannot be told channels that are known in different places.
+        """
+        x = items(x, self.leaf.extents)
+        known = tensor(known).expand_as(x)
+        if not self.drawing.fills:
+            return x.where(known, tensor(self.restore(masked(known), x.where(known, 0), noise, cond)))
+        if len(self.leaf.extents) == 3 and bool((known != known[:, :1]).any()):
+            raise DataError("all channels must be known in the same places, or a way of restoring be named")
+        told = with_parts(self.prompts.complete(cond, len(x)), x, known)
+        drawn = self.arrival(self._normals(noise), noise, told)
+        return x.where(known, nearest_level(drawn, self.leaf.kind))
 
     @torch.no_grad()
     def redraw(self, x: Tensor, strength: float, noise: Noise, cond: Value | None = None) -> Value:
         """Hide items in noise and walk back, by the last moves. Meng et al. 2022, arXiv:2108.01073."""
         times, walk = self.drawing.way(self.course.path, strength)
         start = self.course.seen(times[0]).of(items(x, self.leaf.extents), self._normals(noise))
-        return nearest_level(self._walked(start, times, walk, noise, cond, self._free), self.leaf.kind)
+        told = self.prompts.complete(cond, len(start))
+        return nearest_level(self._walked(start, times, walk, noise, told, self._free), self.leaf.kind)
 
     def _normals(self, noise: Noise) -> Tensor:
         return noise.normal(*self.leaf.extents).to(next(self.parameters()))
@@ -287,11 +310,11 @@ class Diffusion(nn.Module, Sampler, Denoiser, Likelihood, Infill, Restorer, Redr
         times: Tensor,
         walk: Walk,
         noise: Noise,
-        cond: Value | None,
+        told: Value,
         steer: Steer,
     ) -> Tensor:
         """Walk from x (B, *S) at the first of some times to the data at the last."""
-        grid, told = _to_data(self.course.seen(times), -1), self.prompts.complete(cond, len(x))
+        grid = _to_data(self.course.seen(times), -1)
 
         def denoise(x: Tensor, place: int) -> Tensor:
             estimate = self._estimate(times[place], told)

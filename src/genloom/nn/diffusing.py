@@ -20,10 +20,11 @@ from genloom.math.paths import PathName
 from genloom.math.solvers import SamplerName, Variance
 from genloom.nn.courses import Course, Weighting
 from genloom.nn.denoising import Diffusion, Scoring, spread
+from genloom.nn.filling import draw_known, with_parts
 from genloom.nn.lora import adapt, learnt
 from genloom.nn.networks import Networks, Parts, asked_in, found_encoder, unet_for
 from genloom.nn.prompts import prompts_for
-from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of
+from genloom.nn.starts import of_codes, relabelled, settings_of, start_from, weights_of, with_more_inputs
 from genloom.nn.unet import TimeLabelEmbedding
 from genloom.nn.walks import Drawing, GridName, Restoring
 
@@ -78,6 +79,9 @@ class Basics(Networks):
     dequantise: bool = Field(
         False, description="train on data spread evenly within their levels, for densities"
     )
+    fills: bool = Field(
+        False, description="also learn to draw parts of items, told the rest: infill then takes one walk"
+    )
     sampling_steps: Steps = 50
     grid: Places = "time"
     clip: card.Free[bool] = Field(True, description="keep estimates of bounded data inside their bounds")
@@ -121,7 +125,9 @@ class Basics(Networks):
         Raises:
             ValueError: the folder holds no start.
         """
-        found = settings_of(folder, {*cls.adopted, *LATENT})
+        found = settings_of(folder, {*cls.adopted, *LATENT, "fills"})
+        if not found.get("fills"):
+            found.pop("fills", None)
         if found.pop("pipeline", False):
             raise ValueError(f"{folder} began with a pipeline: start with that pipeline itself")
         if ("latent_channels" in found) != ("latent_channels" in cls.adopted):
@@ -149,9 +155,11 @@ class Basics(Networks):
         return {**given, "start": str(folder), **found}
 
     @model_validator(mode="after")
-    def _is_said_along_the_path(self) -> Self:
+    def _can_be_learnt(self) -> Self:
         if self.prediction == "velocity" and self.path == "ve":
             raise ValueError("along ve the velocity is the noise: predict epsilon, or v")
+        if self.fills and self.coupling == "optimal":
+            raise ValueError("fills goes with noise and data coupled independently: leave coupling out")
         return self
 
     def diffusion(self, event: Event, cond: Event | None, drawing: Drawing, scoring: Scoring) -> Diffusion:
@@ -166,19 +174,21 @@ class Basics(Networks):
             raise ConfigError(f"diffusion needs real or scaled values, not {describe(event)}")
         if prompts.longest and (len(leaf.extents) != 3 or self.coupling == "optimal"):
             raise ConfigError("texts are for images, with noise and data coupled independently")
-        network, embedding = self.network_for(leaf, bool(prompts.longest)), self.embedding_for(prompts, cond)
-        return Diffusion(leaf, network, embedding, prompts, self.course(), drawing, scoring)
+        network = self.network_for(leaf, bool(prompts.longest), self.fills)
+        embedding = self.embedding_for(prompts, cond)
+        return Diffusion(leaf, network, embedding, prompts, self.course(), drawing, scoring, self.fills)
 
     def course(self) -> Course:
         """Return what a network learns, and where."""
         return Course(self.path, self.prediction, self.data_std, self.ratios, self.weighting, self.coupling)
 
     def seen(self, model: Diffusion, batch: Batch, noise: Noise) -> tuple[Tensor, Value]:
-        """Return the data of a batch (B, *S) and what is told of them, hidden of some."""
+        """Return the data of a batch (B, *S) and what is told of them: prompts, hidden of some, and parts."""
         x0 = tensor(batch["x"])
         x0 = spread(x0, model.leaf, noise)[0] if self.dequantise else x0
         told = model.prompts.complete(batch.get("cond"), len(x0))
-        return x0, model.prompts.hidden(told, self.label_dropout, noise)
+        told = model.prompts.hidden(told, self.label_dropout, noise)
+        return x0, with_parts(told, x0, draw_known(model.leaf.extents, noise)) if self.fills else told
 
     def trained_part(self, model: Diffusion) -> nn.Module:
         """Return what training changes."""
@@ -201,6 +211,10 @@ class Basics(Networks):
         assert self.start is not None
         assert self.start_sha256 is not None
         return weights_of(Path(self.start), self.start_sha256)
+
+    def fitted(self, weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Return weights of a start for a model that may be told parts, which the start was not."""
+        return with_more_inputs(weights, model) if self.fills else weights
 
     def denoising(self, model: Diffusion, budget_share: float = 1.0) -> Stage:
         """Return the stage in which a model learns to tell data from noise."""
@@ -228,7 +242,7 @@ class Settings(Basics):
         **Networks.parts,
         "eta": ("sampler", ("ddim",)),
         "churn": ("sampler", ("churn",)),
-        "revisits": ("restoring", ("repaint",)),
+        "revisits": ("restoring", ("auto", "repaint")),
         "iterations": ("restoring", ("posterior", "particles")),
         "particles": ("restoring", ("particles",)),
     }
@@ -251,10 +265,13 @@ class Settings(Basics):
     guide: card.Free[str | None] = Field(
         None, description="folder of a run of a weaker model, from which guidance leads away"
     )
-    restoring: card.Free[Restoring] = Field(
-        "repaint", description="what makes samples agree with what is known of them"
+    restoring: card.Free[Literal["auto", Restoring]] = Field(
+        "auto",
+        description="what makes samples agree with known parts; auto: the network if it fills, else repaint",
     )
-    revisits: card.Free[int] = Field(5, ge=1, le=1000, description="how often repaint walks each move")
+    revisits: card.Free[int] = Field(
+        5, ge=1, le=1000, description="how often repaint walks each move, if it is asked"
+    )
     iterations: card.Free[int] = Field(
         2, ge=1, le=100, description="of conjugate gradients, by posterior and particles at each call"
     )
@@ -323,7 +340,8 @@ class Settings(Basics):
             grid=self.grid,
             clip=self.clip,
             bf16=self.precision == "bf16",
-            restoring=self.restoring,
+            restoring="repaint" if self.restoring == "auto" else self.restoring,
+            fills=self.fills and self.restoring == "auto",
             revisits=self.revisits,
             eta=self.eta,
             variance=self.variance,
@@ -343,12 +361,14 @@ class Settings(Basics):
             ConfigError, DataError: there is none, or not along the same path, or of other data.
         """
         try:
-            settings = settings_of(folder, ADOPTED)
+            settings = settings_of(folder, {*ADOPTED, "fills"})
         except ValueError as error:
             raise ConfigError(str(error)) from error
         digest = settings.pop("start_sha256")
         if settings["path"] != self.path:
             raise ConfigError(f"the guide {folder} goes along {settings['path']}, not {self.path}")
+        if self.fills and not settings.get("fills"):
+            raise ConfigError(f"the guide {folder} did not learn to fill: name one that did, as this model")
         model = type(self)(**settings).denoiser(event, cond)
         start_from(model, of_codes(weights_of(folder, digest)))
         return model.eval().requires_grad_(False)
@@ -368,7 +388,7 @@ class Settings(Basics):
         if self.guide is not None:
             raise ConfigError("a guide is chosen when samples are drawn: leave it out of the fit")
         if self.start is not None:
-            start_from(model, relabelled(self.start_weights(), model))
+            start_from(model, relabelled(self.fitted(self.start_weights(), model), model))
 
     def trained_part(self, model: Diffusion) -> nn.Module:
         """Return all, or of changes of low rank these and the classes, which may be new."""

@@ -62,6 +62,7 @@ class DiT(nn.Module):
         patch: side of the squares that are places of the transformer; sizes that it does not divide are
             padded with zeros and cropped.
         reads: each block looks at words.
+        outputs: channels of what it maps to, C if none.
     """
 
     def __init__(
@@ -73,13 +74,14 @@ class DiT(nn.Module):
         heads: int,
         patch: int,
         reads: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
         self.patch, self.size = patch, width // heads
         self.enter = nn.Linear(channels * patch**2, width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, heads, embedding, reads) for _ in range(layers))
         self.modulation = nn.Linear(embedding, 2 * width)
-        self.leave = nn.Linear(width, channels * patch**2)
+        self.leave = nn.Linear(width, (outputs or channels) * patch**2)
         silence(self.modulation, self.leave)
 
     def forward(self, x: Tensor, embedding: Tensor, words: Words | None = None) -> Tensor:

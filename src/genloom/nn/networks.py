@@ -119,12 +119,19 @@ class Networks(card.Config):
         encoder = load_encoder(Path(self.text_encoder), str(self.text_encoder_sha256))
         return TimeTextEmbedding(width, StateReader(width, encoder))
 
-    def network_for(self, leaf: Leaf, reads: bool) -> nn.Module:
-        """Return a network from items and embeddings to items, which looks at words if it ``reads``."""
+    def network_for(self, leaf: Leaf, reads: bool, fills: bool) -> nn.Module:
+        """Return a network from items and embeddings to items.
+
+        Args:
+            reads: it looks at words.
+            fills: it is also shown which values are known, beside the items.
+        """
+        seen = 2 if fills else 1
         if len(leaf.extents) != 3:
-            return ResidualMLP(leaf.dim, self.embedding, self.hidden, self.layers)
+            return ResidualMLP(seen * leaf.dim, self.embedding, self.hidden, self.layers, leaf.dim)
         channels = leaf.extents[0]
+        given = seen * channels, self.embedding
         if self.network == "dit":
             sizes = self.dit_width, self.dit_layers, self.dit_heads
-            return DiT(channels, self.embedding, *sizes, self.dit_patch, reads)
-        return UNet(channels, self.embedding, self.widths, self.depths, self.patch, reads=reads)
+            return DiT(*given, *sizes, self.dit_patch, reads, channels)
+        return UNet(*given, self.widths, self.depths, self.patch, channels, reads)

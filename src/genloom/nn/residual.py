@@ -8,20 +8,26 @@ from genloom.nn.unet import silence
 
 
 class ResidualMLP(nn.Module):
-    """Maps vectors, or any shape of D scalars flattened, and an embedding (B, E) to the same shape."""
+    """Maps vectors, or any shape of D scalars flattened, and an embedding (B, E) to the same shape.
 
-    def __init__(self, dim: int, embedding: int, hidden: int, layers: int) -> None:
+    Args:
+        outputs: scalars of what it maps to, D if none: the first axis is as much shorter or longer.
+    """
+
+    def __init__(
+        self, dim: int, embedding: int, hidden: int, layers: int, outputs: int | None = None
+    ) -> None:
         super().__init__()
         self.inputs = nn.Linear(dim, hidden)
         self.blocks = nn.ModuleList(DenseBlock(hidden, embedding) for _ in range(layers))
-        self.head = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, dim))
+        self.head = nn.Sequential(nn.LayerNorm(hidden), nn.SiLU(), nn.Linear(hidden, outputs or dim))
         silence(self.head[2])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h, embedding = self.inputs(x.flatten(1)), F.silu(embedding)
         for block in self.blocks:
             h = block(h, embedding)
-        return self.head(h).view(x.shape)
+        return self.head(h).view(len(x), -1, *x.shape[2:])
 
 
 class DenseBlock(nn.Module):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor, nn
@@ -106,6 +107,16 @@ def of_codes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights of a latent model's prior, which models codes; those of other models as they are."""
     prior = {name.removeprefix("prior."): w for name, w in weights.items() if name.startswith("prior.")}
     return prior or dict(weights)
+
+
+def with_more_inputs(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return weights for a model that sees twice as many inputs, the others of which count for nothing."""
+    found = dict(weights)
+    for name, own in model.state_dict().items():
+        plain = BASE.sub(".", name)
+        if own.dim() > 1 and plain in weights and own.shape[1] == 2 * weights[plain].shape[1]:
+            found[plain] = torch.cat((weights[plain], torch.zeros_like(weights[plain])), 1)
+    return found
 
 
 def relabelled(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

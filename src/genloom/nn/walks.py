@@ -52,6 +52,7 @@ class Drawing:
         clip: estimates of bounded data are kept inside their bounds.
         bf16: the network works in bfloat16.
         restoring: what makes samples agree with what is known.
+        fills: parts that are known are told to the network, and need nothing to make samples agree.
         revisits: how often ``repaint`` walks each move.
         eta: noise of ddim.
         variance: of ddpm.
@@ -69,6 +70,7 @@ class Drawing:
     clip: bool
     bf16: bool
     restoring: Restoring = "projection"
+    fills: bool = False
     revisits: int = 1
     eta: float = 0.0
     variance: Variance = "posterior"

@@ -297,15 +297,30 @@ def _kept(
     about |= {} if wanted.prompt is None else {"prompt": wanted.prompt}
     anew = run.facts.get("set_anew", {})
     told = {**about, **facts, **({"settings": anew} if anew else {})}
+    sets = {"drawn": drawn}
+    if wanted.draws > 2 and isinstance(run.modality, Images):
+        index = most_typical(draws)
+        told["most_typical"] = index.tolist()
+        sets["typical"] = draws[torch.arange(len(draws)), index]
+    sets |= {} if before is None else {"before": before}
     if wanted.measure:
-        told |= _measured(run, before, drawn, split)
+        told |= _measured(run, sets, split)
     remove_former(folder, MARK)
     return keep_walk(run, folder, drawn, picture, told, [])
 
 
-def _measured(run: Run, before: Tensor | None, drawn: Tensor, split: Split) -> dict[str, Any]:
-    """Compare what was drawn, and what was there without a model, with the items as they were."""
-    sets = {"drawn": drawn} | ({} if before is None else {"before": before})
+def most_typical(draws: Tensor) -> Tensor:
+    """Return which of the draws of each item, (n, K, *S), is nearest to their mean, (n,).
+
+    It is the one of least mean squared distance to all: the least risk among them, see Kumar & Byrne 2004,
+    https://aclanthology.org/N04-1022, equation 5.
+    """
+    draws = draws.double().flatten(2)
+    return (draws - draws.mean(1, keepdim=True)).square().sum(2).argmin(1)
+
+
+def _measured(run: Run, sets: Mapping[str, Tensor], split: Split) -> dict[str, Any]:
+    """Compare images drawn, had without a model, and most typical of their draws with those that were."""
     found = dict[str, Any]()
     if isinstance(run.modality, Images):
         top = run.modality.levels - 1
