@@ -21,6 +21,7 @@ from genloom.nn.starts import start_from, with_more_inputs
 
 SMALL: dict[str, Any] = {"widths": (16,), "depths": (1,), "dit_width": 8, "dit_heads": 1, "dit_layers": 1}
 VECTORS: dict[str, Any] = {"hidden": 64, "layers": 2, "embedding": 32}
+BOUND: dict[str, Any] = {"likelihood": "bound", "bound_terms": 2}
 
 
 def built(network: str, fills: bool, **settings: Any) -> Diffusion:
@@ -148,15 +149,15 @@ def test_what_is_known_in_training() -> None:
     assert torch.equal(draw_known((1, 4, 4), TrainNoise(generator(1), 6, 2, 4)), whole[2:4])
 
 
-@pytest.mark.parametrize("family", ["diffusion.flow_matching", "diffusion.consistency"])
-def test_what_follows_from_a_part_is_learnt(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "scored"), [("diffusion.ddpm", BOUND), ("diffusion.consistency", {})])
+def test_what_follows_from_a_part_is_learnt(family: str, scored: dict[str, Any], tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).multivariate_normal([0, 0], [[1, 0.9], [0.9, 1]], 2000)
     np.save(tmp_path / "pairs.npy", drawn.astype(np.float32))
     trained = genloom.fit(
         family,
         str(tmp_path / "pairs.npy"),
         out=tmp_path / "run",
-        model={**VECTORS, "fills": True, "lr": 5e-3},
+        model={**VECTORS, **scored, "fills": True, "lr": 5e-3},
         train={"steps": 400},
     )
     given = torch.linspace(-1.5, 1.5, 7).repeat_interleave(300)
@@ -171,7 +172,7 @@ def test_what_follows_from_a_part_is_learnt(family: str, tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def filling(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("filling") / "run"
-    model = {**VECTORS, "fills": True}
+    model = {**VECTORS, **BOUND, "fills": True}
     genloom.fit("diffusion.ddpm", "two_moons", out=out, model=model, train={"steps": 1})
     return out
 
@@ -195,11 +196,12 @@ def test_what_cannot_be_learnt_of_parts_is_refused(filling: Path, tmp_path: Path
     optimal = {"fills": True, "coupling": "optimal"}
     with pytest.raises(ConfigError, match="fills goes with noise and data coupled independently"):
         genloom.fit(family, "two_moons", out=tmp_path / "run", model=optimal)
-    genloom.fit(family, "two_moons", out=tmp_path / "whole", model=VECTORS, train={"steps": 1})
+    whole = {**VECTORS, **BOUND}
+    genloom.fit(family, "two_moons", out=tmp_path / "whole", model=whole, train={"steps": 1})
     for start in (filling, tmp_path / "whole"):
         reflow = {"start": str(start), "reflow": 2, **({} if start == filling else {"fills": True})}
         with pytest.raises(ConfigError, match="reflow is of whole items"):
             genloom.fit(family, "two_moons", out=tmp_path / "run", model=reflow)
-    genloom.fit("diffusion.ddpm", "two_moons", out=tmp_path / "guide", model=VECTORS, train={"steps": 1})
+    genloom.fit("diffusion.ddpm", "two_moons", out=tmp_path / "guide", model=whole, train={"steps": 1})
     with pytest.raises(ConfigError, match="did not learn to fill"):
         genloom.load(filling, guide=str(tmp_path / "guide"), guidance_scale=2.0)
